@@ -1,0 +1,30 @@
+.PHONY: backfill test lint bench clean
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# The whole set-up: uv where it is on PATH, otherwise a uv of our own inside .venv. Compiling the installed packages is what
+# makes Ray start in 3 s instead of 10: every one of its processes would otherwise compile them anew.
+$(VENV)/.ready: pyproject.toml uv.lock Makefile
+	@if command -v uv >/dev/null; then uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && UV=uv; \
+	else $(PYTHON) -m venv $(VENV) && $(RUN) -m pip install --quiet "uv>=0.9" && UV=$(VENV)/bin/uv; fi; \
+	UV_PROJECT_ENVIRONMENT=$(VENV) $$UV sync --quiet --locked --inexact --compile-bytecode
+	@touch $@
+
+backfill: $(VENV)/.ready  ## make a table of this Python's standard library and backfill three columns of it
+	@$(RUN) -m examples.stdlib .demo
+
+test: $(VENV)/.ready  ## all tests
+	$(RUN) -m pytest
+
+lint: $(VENV)/.ready  ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.ready  ## side by side with pylance, lance-ray and Geneva; writes bench/RESULTS.md (about 25 minutes)
+	$(RUN) -m bench
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .demo bench/.envs bench/.work

@@ -1,0 +1,164 @@
+"""Hand the tasks of a plan to workers, and gather what they finish."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from runner.backfill.checkpoint import StagedFragment
+from runner.backfill.executors import Event, Executor, Lost, Task, TaskDone
+from runner.backfill.plan import BackfillPlan, tasks
+from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
+from runner.errors import BackfillFailed, JobCancelled, RowError, WorkerLost
+
+MAX_LOSSES = 3  # of workers on one work, before the work is held to be what kills them
+WAIT_SECONDS = 0.5
+
+
+@dataclass
+class Meter:
+    """Counts of a running job; read by other threads while the driver adds to it.
+
+    Attributes:
+        rows_total: values the job will compute; `rows_done` and `rows_failed` count up to it.
+        rows_resumed: those of `rows_done` that an earlier run computed.
+        phase: ``plan``, ``start``, ``compute``, ``commit`` or ``done``.
+    """
+
+    rows_total: int = 0
+    rows_done: int = 0
+    rows_resumed: int = 0
+    rows_failed: int = 0
+    bytes_read: int = 0
+    fragments_total: int = 0
+    fragments_done: int = 0
+    workers: int = 0
+    phase: str = "plan"
+    started: float = field(default_factory=time.monotonic)
+    compute_started: float | None = None
+
+    def expect(self, plan: BackfillPlan) -> None:
+        """Set the totals, and count what earlier runs finished."""
+        self.rows_total, self.fragments_total = plan.rows, plan.fragments
+        self.rows_done = self.rows_resumed = plan.resumed_rows
+        self.fragments_done = len(plan.staged)
+
+
+@dataclass
+class _Split:
+    """A fragment whose spans are computed apart."""
+
+    left: int
+    errors: list[RowError]
+
+
+class Driver:
+    """Runs one plan on one executor.
+
+    Args:
+        cancelled: set from another thread to stop the job within a second.
+    """
+
+    def __init__(self, plan: BackfillPlan, executor: Executor, meter: Meter, cancelled: threading.Event) -> None:
+        self._executor = executor
+        self._meter = meter
+        self._cancelled = cancelled
+        self._staged = list(plan.staged)
+        self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism))
+        self._running: set[Task] = set()
+        self._losses: collections.Counter[tuple[str, tuple[int, int] | None]] = collections.Counter()
+        self._splits = self._find_splits(work for task in self._queue for work in task.works)
+
+    def run(self) -> list[StagedFragment]:
+        """All fragments of the plan, in their final form.
+
+        Raises:
+            BackfillFailed: the function failed under the policy ``fail``, or is not usable.
+            WorkerLost: workers died again and again on one work.
+            JobCancelled: `cancelled` was set.
+        """
+        done = False
+        self._meter.compute_started = time.monotonic()
+        try:
+            while self._queue or self._running:
+                if self._cancelled.is_set():
+                    raise JobCancelled("the job was cancelled; finished work is kept and the next backfill takes it up")
+                self._dispatch()
+                for task, event in self._executor.events(WAIT_SECONDS):
+                    self._handle(task, event)
+            done = True
+            return self._staged
+        finally:
+            self._executor.close(abandon=not done)
+
+    def _dispatch(self) -> None:
+        while self._queue and self._executor.submit(self._queue[0], len(self._queue)):
+            self._running.add(self._queue.popleft())
+        self._meter.workers = max(self._meter.workers, len(self._running))
+
+    def _handle(self, task: Task, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._count(task, event)
+        elif isinstance(event, StagedFragment):
+            self._staged.append(event)
+            self._meter.fragments_done += 1
+            task.told = 0
+            task.unfinished = [work for work in task.unfinished if not _is_of(work, event)]
+        elif isinstance(event, SpanDone):
+            task.told = 0
+            task.unfinished = [work for work in task.unfinished if work.span != event.work.span or work.folder != event.work.folder]
+            self._join_if_last(event)
+        elif isinstance(event, Failed):
+            raise BackfillFailed(event.message, event.errors)
+        elif isinstance(event, TaskDone):
+            self._running.remove(task)
+        else:
+            self._running.remove(task)
+            self._meter.rows_done -= task.told  # its successor will tell of them again
+            self._retry(task.unfinished, event)
+
+    def _count(self, task: Task, event: Progress) -> None:
+        work = task.unfinished[0]
+        rows = event.computed + event.resumed
+        task.told += rows
+        self._meter.rows_done += rows
+        self._meter.rows_failed += event.failed
+        self._meter.bytes_read += event.bytes_read
+        if not self._losses[work.folder, work.span]:
+            self._meter.rows_resumed += event.resumed
+
+    def _join_if_last(self, event: SpanDone) -> None:
+        split = self._splits[event.work.folder]
+        split.left -= 1
+        split.errors += event.errors
+        if not split.left:
+            join = dataclasses.replace(event.work, span=None, join=True, errors=tuple(split.errors))
+            self._queue.appendleft(Task((join,)))
+
+    def _retry(self, works: list[FragmentWork], lost: Lost) -> None:
+        """Queue the works of a dead worker again, each alone; they go on from its parts."""
+        for work in works:
+            key = work.folder, work.span
+            self._losses[key] += 1
+            if self._losses[key] >= MAX_LOSSES:
+                raise WorkerLost(
+                    f"fragment {work.fragment_id}: the worker died {MAX_LOSSES} times on it; the last time: {lost.cause}. "
+                    "Finished work is kept"
+                )
+            self._queue.appendleft(Task((dataclasses.replace(work, has_parts=True),)))
+
+    @staticmethod
+    def _find_splits(works: Iterable[FragmentWork]) -> dict[str, _Split]:
+        splits: dict[str, _Split] = {}
+        for work in works:
+            if work.span is not None:
+                splits.setdefault(work.folder, _Split(0, [])).left += 1
+        return splits
+
+
+def _is_of(work: FragmentWork, staged: StagedFragment) -> bool:
+    return work.fragment_id == staged.fragment_id and work.columns[0] == staged.columns[0].column

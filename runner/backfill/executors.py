@@ -1,0 +1,174 @@
+"""Where tasks run: in this process, or on Ray actors that stay up between jobs. One worker class, the same results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from runner.backfill.pool import ActorPool
+from runner.backfill.work import FragmentWork, Pass, WorkerEvent
+
+
+@dataclass(eq=False)
+class Task:
+    """Works that go to one worker together, and those of them it has not finished; told apart by identity.
+
+    Attributes:
+        told: rows that the worker has told of for the work it is at.
+    """
+
+    works: tuple[FragmentWork, ...]
+    told: int = 0
+
+    def __post_init__(self) -> None:
+        self.unfinished = list(self.works)
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    """A task ran to its end; its worker is free."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker of a task died; `cause` is in Ray's words."""
+
+    cause: str
+
+
+Event = WorkerEvent | TaskDone | Lost
+
+
+class Executor(Protocol):
+    """Runs the tasks of one pass."""
+
+    @property
+    def parallelism(self) -> int:
+        """How many tasks can run at once now."""
+
+    def submit(self, task: Task, waiting: int) -> bool:
+        """Start a task; False where no worker is free. `waiting` tasks are there in all, for a pool that can grow."""
+
+    def events(self, timeout: float) -> Iterator[tuple[Task, Event]]:
+        """What has happened; waits `timeout` seconds at most for something to happen."""
+
+    def close(self, *, abandon: bool) -> None:
+        """Give the workers back; `abandon` ends tasks that still run."""
+
+
+class InlineExecutor:
+    """Runs each task in the calling thread: for a debugger, for tests, and where Ray's start costs more than the work."""
+
+    parallelism = 1
+
+    def __init__(self, settings: Pass) -> None:
+        from runner.backfill.worker import Worker
+
+        self._settings = settings
+        self._worker = Worker()
+        self._running: tuple[Task, Iterator[WorkerEvent]] | None = None
+
+    def submit(self, task: Task, waiting: int) -> bool:
+        if self._running is not None:
+            return False
+        self._running = task, self._worker.run(self._settings, task.works)
+        return True
+
+    def events(self, timeout: float) -> Iterator[tuple[Task, Event]]:
+        if self._running is None:
+            return
+        task, stream = self._running
+        event = next(stream, None)
+        if event is None:
+            self._running = None
+        yield task, event or TaskDone()
+
+    def close(self, *, abandon: bool) -> None:
+        if self._running is not None:
+            self._running[1].close()  # type: ignore[attr-defined]
+            self._running = None
+
+
+class RayExecutor:
+    """Runs the tasks of one pass on the actors of a pool.
+
+    Args:
+        concurrency: most actors to use, None for as many as there is room and work for.
+    """
+
+    def __init__(self, pool: ActorPool, settings: Pass, concurrency: int | None) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._concurrency = concurrency
+        self._running: dict[Any, tuple[Any, Task]] = {}
+        self._grown_at = 0.0
+        pool.count_user(1)
+
+    @property
+    def parallelism(self) -> int:
+        room = max(self._pool.capacity(), 1)
+        return min(room, self._concurrency) if self._concurrency else room
+
+    def submit(self, task: Task, waiting: int) -> bool:
+        if self._concurrency and len(self._running) >= self._concurrency:
+            return False
+        actor = self._pool.take()
+        if actor is None:
+            self._grow(waiting)
+            return False
+        stream = actor.run.options(num_returns="streaming").remote(self._settings, task.works)
+        self._running[stream] = actor, task
+        return True
+
+    def _grow(self, waiting: int) -> None:
+        if time.monotonic() - self._grown_at > 0.5:
+            self._grown_at = time.monotonic()
+            wanted = len(self._running) + waiting
+            self._pool.grow(min(wanted, self._concurrency) if self._concurrency else wanted)
+
+    def events(self, timeout: float) -> Iterator[tuple[Task, Event]]:
+        import ray
+
+        waiting: Sequence[Any] = [*self._running, *self._pool.starting()]
+        if not waiting:
+            time.sleep(min(timeout, 0.05))
+            return
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        for ref in ready:
+            if ref in self._running:
+                yield from self._next(ref)
+            else:
+                self._pool.started(ref)
+
+    def _next(self, stream: Any) -> Iterator[tuple[Task, Event]]:
+        import ray
+
+        actor, task = self._running[stream]
+        try:
+            for event in ray.get(next(stream)):
+                yield task, event
+        except StopIteration:
+            del self._running[stream]
+            self._pool.give_back(actor)
+            yield task, TaskDone()
+        except ray.exceptions.RayTaskError:
+            raise  # a bug of ours: what the function raises comes as an event
+        except ray.exceptions.RayError as exc:  # the actor died, or its node with what it had told
+            del self._running[stream]
+            self._pool.discard(actor)
+            yield task, Lost(_cause(exc))
+
+    def close(self, *, abandon: bool) -> None:
+        for actor, _ in self._running.values():
+            self._pool.discard(actor)
+        self._running.clear()
+        self._pool.count_user(-1)
+        self._pool.stop_waiting()
+
+
+def _cause(exc: BaseException) -> str:
+    """What Ray says of a dead actor, without its ids and its advice on Ray."""
+    lines = [line for line in str(exc).splitlines() if line.strip() and not line.startswith("\t")]
+    return " ".join(lines).partition(" Some common causes include:")[0].rstrip(" .")

@@ -1,0 +1,220 @@
+"""Ray actors that stay up between the jobs of a context."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from runner.backfill.work import FragmentWork, Pass, WorkerEvent
+from runner.errors import BadInput, WorkerLost
+
+MAX_FAILED_STARTS = 3
+EVENT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one worker reserves: Ray's logical resources, memory in bytes."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory: int = 0
+
+    @property
+    def resources(self) -> dict[str, float]:
+        asked = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": float(self.memory)}
+        return {name: amount for name, amount in asked.items() if amount}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{amount:g} {name}" for name, amount in self.resources.items()) or "nothing"
+
+
+class RayWorker:
+    """The actor: a `Worker` in a process of its own."""
+
+    def __init__(self) -> None:
+        from runner.backfill.reader import keep_freed_memory
+        from runner.backfill.worker import Worker
+
+        keep_freed_memory()
+        self._worker = Worker()
+
+    def ready(self) -> bool:
+        """True once the process is up and has imported what it needs."""
+        import lance  # noqa: F401
+
+        return True
+
+    def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[list[WorkerEvent]]:
+        """The events, several at a time: each message costs the driver a millisecond."""
+        batch: list[WorkerEvent] = []
+        sent = time.monotonic()
+        for event in self._worker.run(settings, works):
+            batch.append(event)
+            if time.monotonic() - sent > EVENT_SECONDS:
+                yield batch
+                batch, sent = [], time.monotonic()
+        yield batch
+
+
+class ActorPool:
+    """Ray actors of one shape, shared by the jobs of a context.
+
+    Pools that nobody uses make room for one that grows, also those of another context: their actors would else hold the CPUs.
+
+    Args:
+        fixed: the cluster cannot grow. Otherwise actors beyond its size are asked for, as an autoscaler answers only to demand.
+    """
+
+    _all: ClassVar[weakref.WeakSet[ActorPool]] = weakref.WeakSet()
+
+    def __init__(self, shape: Shape, *, fixed: bool) -> None:
+        self.shape = shape
+        self._users = 0
+        self._fixed = fixed
+        self._lock = threading.Lock()
+        self._idle: collections.deque[Any] = collections.deque()
+        self._starting: dict[Any, Any] = {}
+        self._busy: set[Any] = set()
+        self._failed_starts = 0
+        ActorPool._all.add(self)
+
+    def capacity(self) -> int:
+        """How many such actors fit on the nodes that are up, empty."""
+        import ray
+
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return sum(self._fitting(resources) for resources in alive)
+
+    def _fitting(self, resources: dict[str, float]) -> int:
+        asked = self.shape.resources or {"CPU": 1.0}
+        return int(min(resources.get(name, 0.0) / amount for name, amount in asked.items()))
+
+    def grow(self, wanted: int) -> None:
+        """Ask for actors until there are `wanted`, or as many as fit and a few more that show the demand.
+
+        Raises:
+            BadInput: not one fits, on a cluster that cannot grow.
+        """
+        capacity = self.capacity()
+        if not capacity and self._fixed:
+            raise BadInput(
+                f"no worker can be placed: one asks for {self.shape}, and no node here has that; lower num_cpus, num_gpus or memory"
+            )
+        for other in list(ActorPool._all):
+            if other is not self:
+                other.release_idle()
+        with self._lock:
+            running = len(self._idle) + len(self._busy)
+            limit = capacity if self._fixed else max(capacity, running) + max(2, running)
+            for _ in range(min(wanted, limit) - running - len(self._starting)):
+                actor = _actor_class(self.shape).remote()
+                self._starting[actor.ready.remote()] = actor
+
+    def count_user(self, change: int) -> None:
+        """A job begins (1) or ends (-1) to use the pool."""
+        with self._lock:
+            self._users += change
+
+    def starting(self) -> list[Any]:
+        """References that resolve when an actor is up."""
+        with self._lock:
+            return list(self._starting)
+
+    def started(self, ref: Any) -> None:
+        """Take in an actor whose `starting` reference resolved.
+
+        Raises:
+            WorkerLost: actors die while starting, one after another.
+        """
+        import ray
+
+        with self._lock:
+            actor = self._starting.pop(ref, None)
+        if actor is None:
+            return
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayError as exc:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise WorkerLost(
+                    f"{self._failed_starts} workers in a row died while starting, the last with: {_last_line(exc)}. They need "
+                    "infill and pylance installed as they are here"
+                ) from exc
+            return
+        self._failed_starts = 0
+        with self._lock:
+            self._idle.append(actor)
+
+    def take(self) -> Any | None:
+        """An idle actor, or None."""
+        with self._lock:
+            if not self._idle:
+                return None
+            actor = self._idle.popleft()
+            self._busy.add(actor)
+            return actor
+
+    def give_back(self, actor: Any) -> None:
+        with self._lock:
+            self._busy.discard(actor)
+            self._idle.append(actor)
+
+    def discard(self, actor: Any) -> None:
+        """Kill an actor and forget it."""
+        import ray
+
+        with self._lock:
+            self._busy.discard(actor)
+        ray.kill(actor)
+
+    def stop_waiting(self) -> None:
+        """Withdraw the demand for actors that are not up yet, unless they fit and are only slow to start."""
+        if not self._fixed:
+            with self._lock:
+                starting, self._starting = self._starting, {}
+            self._kill(starting.values())
+
+    def close(self) -> None:
+        with self._lock:
+            actors = [*self._idle, *self._busy, *self._starting.values()]
+            self._idle.clear()
+            self._busy.clear()
+            self._starting.clear()
+        self._kill(actors)
+
+    def release_idle(self) -> None:
+        """Kill the idle actors where no job uses the pool, so that another one finds room."""
+        with self._lock:
+            if self._users:
+                return
+            actors = [*self._idle, *self._starting.values()]
+            self._idle.clear()
+            self._starting.clear()
+        self._kill(actors)
+
+    @staticmethod
+    def _kill(actors: Any) -> None:
+        import ray
+
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _last_line(exc: BaseException) -> str:
+    return [line.strip() for line in str(exc).splitlines() if line.strip()][-1]
+
+
+def _actor_class(shape: Shape) -> Any:
+    import ray
+
+    options: dict[str, Any] = {"num_cpus": shape.num_cpus, "num_gpus": shape.num_gpus, "max_restarts": 0}
+    if shape.memory:
+        options["memory"] = shape.memory
+    return ray.remote(RayWorker).options(**options)

@@ -1,0 +1,118 @@
+"""What goes to a worker and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from runner.backfill.checkpoint import StagedFragment
+from runner.backfill.column_file import version_digest
+from runner.backfill.offsets import Offsets
+from runner.backfill.policy import ErrorPolicy
+from runner.backfill.selection import ColumnState, Selection
+from runner.errors import RowError
+from runner.shipping import FunctionSpec
+from runner.store import Store
+
+
+@dataclass(frozen=True)
+class TargetColumn:
+    """A column to fill: its field, the function that fills it, and which rows of it need work."""
+
+    name: str
+    field: Any
+    spec: FunctionSpec
+    selection: Selection
+
+    @property
+    def function_key(self) -> str:
+        """The same for columns that take their values from the same call."""
+        return f"{self.spec.version}|{self.spec.name}|{self.spec.path or self.spec.pickle}|{','.join(self.spec.inputs)}"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All that the works of one job share."""
+
+    job_id: str
+    store: Store
+    table_uri: str
+    read_version: int
+    columns: tuple[TargetColumn, ...]
+    policy: ErrorPolicy
+    batch_size: int | None
+    timeout: float | None
+    allow_pickle: bool
+    versions: tuple[str, ...]
+
+    @property
+    def data_url(self) -> str:
+        return f"{self.table_uri}/data"
+
+    @property
+    def names(self) -> str:
+        return ", ".join(column.name for column in self.columns)
+
+    @cached_property
+    def versions_by_digest(self) -> dict[str, str]:
+        """Function versions known to have made rows of the columns, by the digest in file names."""
+        return {version_digest(version): version for version in self.versions}
+
+    def column(self, name: str) -> TargetColumn:
+        return next(column for column in self.columns if column.name == name)
+
+
+@dataclass(frozen=True)
+class FragmentWork:
+    """Rows of one fragment to compute, for one or more columns.
+
+    Attributes:
+        state: the file that holds the column now.
+        rows: how many rows need work, by the plan.
+        folder: where the fragment's finished work is staged.
+        offsets: the rows, where the plan had to look them up and they are few; otherwise the worker selects them.
+        span: positions among the selected rows, where a large fragment is split.
+        has_parts: whether an earlier run left parts.
+        join: put the parts together instead of computing; `errors` are those of the spans.
+    """
+
+    fragment_id: int
+    columns: tuple[str, ...]
+    state: ColumnState
+    rows: int
+    folder: str
+    offsets: Offsets | None = field(default=None, repr=False, compare=False)
+    span: tuple[int, int] | None = None
+    has_parts: bool = False
+    join: bool = False
+    errors: tuple[RowError, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Values computed, rows that failed and bytes read since the last such event; `resumed` values were in parts already."""
+
+    computed: int = 0
+    failed: int = 0
+    bytes_read: int = 0
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class SpanDone:
+    """A span of a split fragment is computed and its parts are saved."""
+
+    work: FragmentWork
+    errors: tuple[RowError, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job cannot go on: a row failed under the policy ``fail``, or the function is not usable."""
+
+    message: str
+    errors: tuple[RowError, ...] = ()
+
+
+WorkerEvent = Progress | SpanDone | StagedFragment | Failed

@@ -1,0 +1,293 @@
+"""What a worker does: read the inputs of its fragments, call the functions, write the column files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from runner import shipping
+from runner.backfill.checkpoint import StagedColumn, StagedFragment, Staging
+from runner.backfill.column_file import ROWS_KEY, ColumnWriter, FileKind, RowMap
+from runner.backfill.compute import Applier, Failure, WrongOutput
+from runner.backfill.offsets import NONE, Offsets, contains, minus, union
+from runner.backfill.pacer import Pacer
+from runner.backfill.parts import PartSaver, merged
+from runner.backfill.reader import FIRST_CHUNK_ROWS, FragmentRows, ahead, read
+from runner.backfill.selection import select
+from runner.backfill.work import Failed, FragmentWork, Pass, Progress, SpanDone, TargetColumn, WorkerEvent
+from runner.errors import RowError, RunnerError
+from runner.store import first_line
+
+TELL_SECONDS = 0.5
+MAX_KEPT_ERRORS = 10_000  # for each fragment; more failing rows are counted, and their rows are known from the row map
+
+
+class Worker:
+    """Runs works of one backfill pass after another; keeps the table open and the functions loaded in between."""
+
+    def __init__(self) -> None:
+        self._pass: _OpenPass | None = None
+
+    def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[WorkerEvent]:
+        """The works in order, and what is to be told of them."""
+        try:
+            if self._pass is None or self._pass.settings.job_id != settings.job_id:
+                self._pass = None  # frees the last job's model before the next is constructed
+                self._pass = _OpenPass(settings)
+            for work in works:
+                yield from _FragmentRun(self._pass, work).run()
+        except _RowFailed as exc:
+            yield Failed(str(exc), (exc.error,))
+        except (RunnerError, WrongOutput) as exc:
+            yield Failed(str(exc) if isinstance(exc, RunnerError) else f"{settings.names}: the function {exc}")
+        except OSError as exc:  # of the storage; what the function raises is a failure of its row
+            yield Failed(f"{settings.names}: cannot read from or write to {settings.store.uri}: {first_line(exc)}")
+
+
+class _RowFailed(Exception):
+    def __init__(self, message: str, error: RowError) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class _OpenPass:
+    """A pass with its table open and its functions constructed."""
+
+    def __init__(self, settings: Pass) -> None:
+        import lance
+        from lance.file import LanceFileSession
+
+        self.settings = settings
+        self.dataset = lance.dataset(
+            settings.table_uri, version=settings.read_version, storage_options=settings.store.storage_options or None
+        )
+        self.pacer = Pacer(settings.batch_size)
+        self._files = LanceFileSession(settings.store.url("").rstrip("/"), settings.store.storage_options or None)
+        self._appliers: dict[str, Applier] = {}
+
+    def new_file(self, path: str, schema: pa.Schema) -> Any:
+        """A Lance file writer for one of the runner's paths; all of them share one connection to the store."""
+        return self._files.open_writer(path, schema=schema, version=self.dataset.data_storage_version)
+
+    def applier(self, column: TargetColumn) -> Applier:
+        """The function of a column; columns of one function share it."""
+        key = column.function_key
+        if key not in self._appliers:
+            udf = shipping.load(column.spec, self.settings.store, allow_pickle=self.settings.allow_pickle)
+            try:
+                self._appliers[key] = Applier(udf, self.settings.policy, self.settings.timeout)
+            except RunnerError:
+                raise
+            except Exception as exc:
+                raise RunnerError(f"{column.spec.name} could not be constructed: {type(exc).__name__}: {exc}") from exc
+        return self._appliers[key]
+
+
+class _FragmentRun:
+    """One work on one fragment."""
+
+    def __init__(self, opened: _OpenPass, work: FragmentWork) -> None:
+        self._opened = opened
+        self._settings = opened.settings
+        self._work = work
+        self._columns = [self._settings.column(name) for name in work.columns]
+        self._staging = Staging(self._settings.store, work.folder)
+        self._rows = FragmentRows(opened.dataset.get_fragment(work.fragment_id))
+        self._row_map = work.state.row_map(self._settings.data_url, self._settings.store.storage_options)
+        self._errors: list[RowError] = list(work.errors)
+        self._newly_failed = self._bytes_read = 0
+        self._failed: list[Offsets] = []
+        self._saver = PartSaver(self._staging, work.columns)
+
+    def run(self) -> Iterator[WorkerEvent]:
+        try:
+            finished = self._staging.finished(self._settings.policy) if self._work.has_parts and self._work.span is None else None
+            if finished is not None:  # by a worker that died before it could tell
+                yield finished
+                return
+            selected = self._selected()
+            if self._work.join:
+                yield self._join(selected)
+                return
+            covered = self._staging.covered() if self._work.has_parts else NONE
+            span = self._work.span or (0, len(selected))
+            todo = minus(selected[span[0] : span[1]], covered)
+            taken_over = span[1] - span[0] - len(todo)
+            if taken_over:
+                yield Progress(resumed=taken_over * len(self._columns))
+            if self._work.span is not None or len(covered):
+                yield from self._compute(todo, None)
+                self._saver.flush()
+                yield SpanDone(self._work, tuple(self._errors)) if self._work.span is not None else self._join(selected)
+            else:
+                writers = self._open_writers(selected)
+                yield from self._compute(todo, writers)
+                yield self._close(writers, selected, union(*self._failed))
+        finally:
+            self._saver.close()
+
+    def _selected(self) -> Offsets:
+        if self._work.offsets is not None:
+            return self._work.offsets
+        column = self._columns[0]
+        return select(self._rows, column.name, self._work.state, column.selection, self._row_map).offsets
+
+    # -- compute
+
+    def _compute(self, todo: Offsets, writers: list[_StagedWriter] | None) -> Iterator[WorkerEvent]:
+        inputs = list(dict.fromkeys(name for column in self._columns for name in column.spec.inputs))
+        told, computed = time.monotonic(), 0
+        with closing(self._read(inputs, todo)) as chunks:
+            for offsets, batch in chunks:
+                for start, stop in self._opened.pacer.steps(len(offsets)):
+                    computed += self._call(offsets[start:stop], batch.slice(start, stop - start), writers)
+                    if time.monotonic() - told > TELL_SECONDS:
+                        yield self._progress(computed)
+                        told, computed = time.monotonic(), 0
+                self._bytes_read += batch.nbytes
+        yield self._progress(computed)
+
+    def _read(self, inputs: list[str], todo: Offsets) -> Generator[tuple[Offsets, pa.RecordBatch], None, None]:
+        """The input batches, read ahead in a thread; a fragment that is one batch anyway is not worth the thread."""
+        batches = read(self._rows, inputs, todo, multiple_of=self._settings.batch_size)
+        return ahead(batches) if len(todo) > FIRST_CHUNK_ROWS else batches
+
+    def _progress(self, computed: int) -> Progress:
+        made = Progress(computed * len(self._columns), self._newly_failed * len(self._columns), self._bytes_read)
+        self._newly_failed = self._bytes_read = 0
+        return made
+
+    def _call(self, offsets: Offsets, batch: pa.RecordBatch, writers: list[_StagedWriter] | None) -> int:
+        """Compute some rows for every column; returns how many are good in all of them."""
+        results: dict[str, tuple[Any, list[Failure]]] = {}
+        for column in self._columns:
+            if column.function_key not in results:
+                results[column.function_key] = self._opened.applier(column)(batch)
+        failures = sorted((f for _, found in results.values() for f in found), key=lambda failure: failure.row)
+        if failures and self._settings.policy.then == "fail":
+            self._keep_before(failures[0], offsets, results)
+            raise self._failure(failures[0], offsets)
+        arrays = [_output(results[column.function_key][0], column.spec.output) for column in self._columns]
+        bad = np.unique(np.array([failure.row for failure in failures], np.int64))
+        self._note(failures, offsets, bad)
+        if writers:
+            for writer, array in zip(writers, arrays, strict=True):
+                writer.inner.put(offsets, array)
+        if not len(bad):
+            self._saver.add(offsets, arrays)
+            return len(offsets)
+        good = np.setdiff1d(np.arange(len(offsets)), bad)
+        self._saver.add(offsets[good], [array.take(pa.array(good)) for array in arrays])
+        return len(good)
+
+    def _note(self, failures: list[Failure], offsets: Offsets, bad: Any) -> None:
+        if not failures:
+            return
+        self._failed.append(offsets[bad])
+        self._newly_failed += len(bad)
+        room = MAX_KEPT_ERRORS - len(self._errors)
+        self._errors.extend(self._row_error(failure, offsets) for failure in failures[:room])
+
+    def _keep_before(self, failure: Failure, offsets: Offsets, results: dict[str, tuple[Any, list[Failure]]]) -> None:
+        """Save the rows before the one that ends the job, so that they are not computed again."""
+        count = min([failure.row, *(len(array) for array, _ in results.values())])
+        arrays = [_output(results[column.function_key][0], column.spec.output)[:count] for column in self._columns]
+        self._saver.add(offsets[:count], arrays)
+        self._saver.flush()
+
+    def _row_error(self, failure: Failure, offsets: Offsets) -> RowError:
+        address = (self._work.fragment_id << 32) | int(offsets[failure.row])
+        return RowError(address, failure.error, failure.message, failure.traceback)
+
+    def _failure(self, failure: Failure, offsets: Offsets) -> _RowFailed:
+        error = self._row_error(failure, offsets)
+        where = f"row {error.offset} of fragment {error.fragment_id} (_rowaddr = {error.row_address})"
+        what = f"{self._settings.names}: {failure.error} at {where}: {failure.message}"
+        if self._columns[0].spec.kind != "scalar":
+            what = what.replace(" at row", " in the batch from row", 1)
+        return _RowFailed(what, error)
+
+    # -- column files
+
+    def _open_writers(self, selected: Offsets) -> list[_StagedWriter]:
+        keeps_base = self._work.state.name is not None and len(selected) < self._rows.live
+        return [self._open_writer(column, keeps_base) for column in self._columns]
+
+    def _open_writer(self, column: TargetColumn, keeps_base: bool) -> _StagedWriter:
+        path = self._staging.new_column_path()
+        inner = self._opened.new_file(path, pa.schema([column.field]))
+        writer = ColumnWriter(inner, column.field, self._rows.physical, self._base(column) if keeps_base else None)
+        return _StagedWriter(column, path, writer)
+
+    def _base(self, column: TargetColumn) -> Iterator[tuple[Offsets, Any]]:
+        for offsets, batch in read(self._rows, [column.name], self._rows.offsets()):
+            yield offsets, batch.column(0)
+
+    def _close(self, writers: list[_StagedWriter], selected: Offsets, failed: Offsets) -> WorkerEvent:
+        self._saver.wait()
+        staged = []
+        for writer in writers:
+            kind, row_map = self._provenance(writer.column, selected, failed)
+            size = writer.inner.close({ROWS_KEY: row_map.to_json()} if row_map else {})
+            version = writer.column.spec.version
+            staged.append(StagedColumn(writer.column.name, writer.path, self._rows.physical, size, kind, version))
+        made = StagedFragment(self._work.fragment_id, len(selected) - len(failed), tuple(staged), tuple(self._errors))
+        self._staging.finish(made)
+        return made
+
+    def _provenance(self, column: TargetColumn, selected: Offsets, failed: Offsets) -> tuple[FileKind, RowMap | None]:
+        """What the new file is: of one version throughout, or with a row map."""
+        version = column.spec.version
+        if len(selected) == self._rows.live and not len(failed):
+            return "full", None
+        before = self._row_map or self._implied_map(column)
+        after = before.record(version, minus(selected, failed), failed)
+        skipped = after.skipped.get(version, NONE)
+        settled = union(after.made.get(version, NONE), skipped)
+        if not contains(settled, self._rows.offsets()).all():
+            return "map", after
+        return ("skip", after) if len(skipped) else ("full", None)
+
+    def _implied_map(self, column: TargetColumn) -> RowMap:
+        """The map of a file that has none: all rows of the version in its name, or those with a value of the only version."""
+        empty = RowMap(self._rows.physical)
+        tag = self._work.state.tag
+        known = self._settings.versions_by_digest.get(tag.version) if tag else column.selection.attributed
+        if self._work.state.name is None or known is None:
+            return empty
+        if tag is not None:
+            return RowMap(self._rows.physical, {known: self._rows.offsets()})
+        nulls = self._rows.matching(f"(`{column.name}` IS NULL)")
+        return RowMap(self._rows.physical, {known: minus(self._rows.offsets(), nulls)})
+
+    def _join(self, selected: Offsets) -> WorkerEvent:
+        """Put a fragment's parts together in their final form."""
+        writers = self._open_writers(selected)
+        covered = [NONE]
+        for offsets, columns in merged(self._staging):
+            covered.append(offsets)
+            for writer in writers:
+                writer.inner.put(offsets, columns[writer.column.name])
+        failed = minus(selected, np.concatenate(covered))
+        return self._close(writers, selected, failed)
+
+
+@dataclass
+class _StagedWriter:
+    column: TargetColumn
+    path: str
+    inner: ColumnWriter
+
+
+def _output(values: Any, output: str | None) -> Any:
+    """The array of one output column, of a struct array where it takes one field of several."""
+    if output is None:
+        return values
+    index = values.type.get_field_index(output)
+    return values.flatten()[index]

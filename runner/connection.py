@@ -1,0 +1,118 @@
+"""`connect()` and the database it opens."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from runner.context import Context
+from runner.errors import BadInput, TableNotFound
+from runner.records import JobRecord, JobRecords
+from runner.store import Store
+from runner.table import Table
+
+
+def connect(
+    uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None, allow_pickle: bool = True
+) -> Connection:
+    """Open a LanceDB database.
+
+    Args:
+        uri: a path, or an ``s3://``, ``gs://`` or ``az://`` address.
+        storage_options: as Lance takes them (``aws_access_key_id``, ``region``, ``endpoint``, ...).
+        allow_pickle: whether functions stored as pickles may be loaded, here and on workers; see docs/functions.md.
+
+    Raises:
+        BadInput: an address that is no LanceDB OSS database, ``db://`` for example.
+    """
+    return Connection(uri, storage_options=storage_options, allow_pickle=allow_pickle)
+
+
+class Connection:
+    """A database: a folder of Lance tables, with the runner's records under ``_runner/``."""
+
+    def __init__(
+        self, uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None, allow_pickle: bool = True
+    ) -> None:
+        self.store = Store(os.fspath(uri), storage_options)
+        self.allow_pickle = allow_pickle
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri
+
+    def open_table(self, name: str) -> Table:
+        """A table by its name.
+
+        Raises:
+            TableNotFound: with the nearest names there are.
+        """
+        table = Table(self, name)
+        try:
+            table.to_lance()
+        except (ValueError, FileNotFoundError) as exc:
+            names = self.table_names()
+            if name in names:
+                raise
+            near = difflib.get_close_matches(name, names, n=3) or names[:10]
+            hint = f"it has {', '.join(near)}" if near else "it has no tables"
+            raise TableNotFound(f"no table {name!r} in {self.uri}; {hint}") from exc
+        return table
+
+    get_table = open_table
+
+    def table_names(self) -> list[str]:
+        """Names of all tables, sorted."""
+        return sorted(name.removesuffix(".lance") for name in self.store.folders() if name.endswith(".lance"))
+
+    def create_table(self, name: str, data: Any, *, mode: str = "create") -> Table:
+        """Make a table.
+
+        Args:
+            data: an Arrow table, a reader or an iterable of batches, or a pandas DataFrame.
+            mode: ``"create"``, or ``"overwrite"`` to replace a table of that name.
+
+        Raises:
+            BadInput: the table exists, or `mode` is another.
+        """
+        import lance
+
+        if mode not in ("create", "overwrite"):
+            raise BadInput(f"mode={mode!r} is not 'create' or 'overwrite'")
+        if mode == "create" and name in self.table_names():
+            raise BadInput(f"table {name!r} exists in {self.uri}; open_table({name!r}) opens it, mode='overwrite' replaces it")
+        table = Table(self, name)
+        lance.write_dataset(data, table.uri, mode=mode, storage_options=self.store.storage_options or None)
+        return table
+
+    def to_lancedb(self) -> Any:
+        """The same database as a ``lancedb`` connection, for everything that is not a backfill."""
+        import lancedb
+
+        return lancedb.connect(self.uri, storage_options=self.store.storage_options or None)
+
+    @staticmethod
+    def local_ray_context() -> Context:
+        """``context(cluster="local")``; on the class as well as on a connection."""
+        return Context("local")
+
+    def context(self, cluster: str = "local") -> Context:
+        """Where the backfills inside the ``with`` block run.
+
+        Args:
+            cluster: ``"inline"``: in this process, for debugging and for small tables. ``"local"``: on Ray on this machine.
+        """
+        return Context(cluster)
+
+    def jobs(self, table: str | None = None, limit: int = 100) -> list[JobRecord]:
+        """The latest backfills, newest first."""
+        return JobRecords(self.store).latest(table, limit)
+
+    def job(self, job_id: str) -> JobRecord:
+        """One backfill by its id or the beginning of it."""
+        return JobRecords(self.store).get(job_id)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.uri!r})"

@@ -1,0 +1,232 @@
+"""A table and its computed columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner import console, shipping
+from runner.backfill.plan import BackfillPlan, field_ids
+from runner.backfill.selection import ColumnState
+from runner.context import current_context
+from runner.errors import BadInput, ColumnNotFound, NotComputed, RowError
+from runner.functions import UDF, as_udf
+from runner.jobs import Job, plan_only
+from runner.records import JobRecords
+from runner.result import BackfillResult
+from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
+from runner.store import refused
+from runner.targets import Request, check_inputs, computed_columns, inputs_of
+
+if TYPE_CHECKING:
+    from runner.connection import Connection
+
+Transform = str | UDF | Callable[..., Any] | tuple[UDF | Callable[..., Any], Sequence[str]]
+
+
+class Table:
+    """A Lance table with columns computed by functions. Made by `Connection.open_table`.
+
+    Attributes:
+        path: the table's folder below the database; `uri`: its full address.
+    """
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        if not name or "/" in name or name.startswith("."):
+            raise BadInput(f"{name!r} is not a table's name")
+        self.connection = connection
+        self.name = name
+        self.path = f"{name}.lance"
+        self.uri = f"{connection.uri}/{self.path}"
+
+    def to_lance(self, version: int | None = None) -> Any:
+        """The table as a ``lance.LanceDataset``, at its latest version or at `version`."""
+        import lance
+
+        return lance.dataset(self.uri, version=version, storage_options=self.connection.store.storage_options or None)
+
+    def to_lancedb(self) -> Any:
+        """The table as a ``lancedb`` table: search, add, update, indexes and all the rest."""
+        return self.connection.to_lancedb().open_table(self.name)
+
+    def to_arrow(self, columns: list[str] | None = None) -> Any:
+        """The table, or some columns of it, in memory."""
+        return self.to_lance().to_table(columns=columns)
+
+    @property
+    def schema(self) -> Any:
+        """Arrow schema of the latest version."""
+        return self.to_lance().schema
+
+    def computed_columns(self) -> dict[str, FunctionSpec]:
+        """The computed columns and their functions."""
+        return computed_columns(self.schema)
+
+    def add_columns(self, transforms: Mapping[str, Transform] | UDF) -> None:
+        """Add computed columns, all NULL until they are backfilled. Metadata only: one table version, no data written.
+
+        Args:
+            transforms: column name to function, to ``(function, [input columns])``, or to a SQL expression, which is computed
+                at once. A UDF by itself adds one column for each field of its struct output, filled in one pass.
+
+        Raises:
+            BadInput: a column exists already, an input does not, or the types do not fit. Nothing is added then.
+        """
+        if isinstance(transforms, UDF):
+            transforms = dict(transforms.outputs())
+        dataset = self.to_lance()
+        taken = [name for name in transforms if name in dataset.schema.names]
+        if taken:
+            raise BadInput(f"table {self.name!r} has {', '.join(taken)} already; backfill(..., udf=...) computes a column anew")
+        sql = {name: value for name, value in transforms.items() if isinstance(value, str)}
+        fields = [self._computed_field(name, value, dataset.schema) for name, value in transforms.items() if name not in sql]
+        if sql:
+            _checked_sql(dataset, sql)
+            with refused("add columns to", self.uri):
+                dataset.add_columns(sql)
+        if fields:
+            import pyarrow as pa
+
+            with refused("add columns to", self.uri):
+                dataset.add_columns(pa.schema(fields))
+
+    def plan(
+        self,
+        columns: str | Sequence[str],
+        *,
+        udf: UDF | Callable[..., Any] | None = None,
+        where: str | None = None,
+        stale: bool = False,
+        force: bool = False,
+    ) -> BackfillPlan:
+        """What `backfill` with the same arguments would do now. Changes nothing and starts nothing."""
+        return plan_only(self, self._request(columns, udf, where=where, stale=stale, force=force))
+
+    def backfill(
+        self,
+        columns: str | Sequence[str],
+        *,
+        udf: UDF | Callable[..., Any] | None = None,
+        where: str | None = None,
+        stale: bool = False,
+        force: bool = False,
+        concurrency: int | None = None,
+        batch_size: int | None = None,
+        on_error: str | None = None,
+        timeout: float | None = None,
+        progress: bool = True,
+    ) -> BackfillResult:
+        """Compute what is missing of one or more columns and publish it in one new table version.
+
+        Runs in the context it is called in; without one, on a local Ray that is started for it and stopped after. Several
+        columns are computed in one pass over their inputs.
+
+        Args:
+            udf: another function for the column, or one for several columns. It becomes the columns' function when it has run.
+            where: SQL predicate. Exactly the rows that match are computed, unless this version of the function made them already.
+            stale: compute rows of older function versions too.
+            force: compute rows even where this version made them.
+            concurrency: most workers to use. Default: as many as there is room for.
+            batch_size, on_error, timeout: instead of the function's own; see `udf`.
+            progress: show progress on stderr.
+
+        Raises:
+            BadInput: something given is wrong; nothing was changed.
+            BackfillFailed: the function failed and the policy is ``fail``; nothing was published, finished work is kept.
+            ColumnBusy: another backfill of the column runs.
+            CommitConflict: the table was rewritten meanwhile; it is unchanged by this job, finished work is kept.
+        """
+        request = self._request(
+            columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
+            on_error=on_error, timeout=timeout,
+        )  # fmt: skip
+        job = Job(self, request, current_context())
+        if not progress:
+            return job.run_here()
+        with console.following(", ".join(request.columns), job.progress):
+            return job.run_here()
+
+    def backfill_async(
+        self,
+        columns: str | Sequence[str],
+        *,
+        udf: UDF | Callable[..., Any] | None = None,
+        where: str | None = None,
+        stale: bool = False,
+        force: bool = False,
+        concurrency: int | None = None,
+        batch_size: int | None = None,
+        on_error: str | None = None,
+        timeout: float | None = None,
+    ) -> Job:
+        """`backfill` in the background. The context it is called in waits for it before it closes."""
+        request = self._request(
+            columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
+            on_error=on_error, timeout=timeout,
+        )  # fmt: skip
+        context = current_context()
+        job = Job(self, request, context)
+        if context is not None:
+            context.track(job)
+        return job.start()
+
+    def errors(self, column: str) -> list[RowError]:
+        """Rows of a computed column that are NULL because the function failed on them, by row address.
+
+        Raises:
+            ColumnNotFound, NotComputed: there is no such computed column.
+        """
+        dataset = self.to_lance()
+        if column not in dataset.schema.names:
+            raise ColumnNotFound(f"table {self.name!r} has no column {column!r}; it has {', '.join(dataset.schema.names)}")
+        if column not in computed_columns(dataset.schema):
+            raise NotComputed(f"column {column!r} of {self.name!r} is not computed, so no function can have failed on it")
+        skipped = self._skipped_rows(dataset, column)
+        records = JobRecords(self.connection.store)
+        found: dict[int, RowError] = {}
+        for record in records.latest(self.name):
+            if column in record.columns:
+                for error in records.errors(record.job_id):
+                    if error.row_address in skipped:
+                        found.setdefault(error.row_address, error)
+        return [found[address] for address in sorted(found)]
+
+    def _skipped_rows(self, dataset: Any, column: str) -> set[int]:
+        ids = field_ids(dataset, column)
+        options = self.connection.store.storage_options
+        addresses: set[int] = set()
+        for fragment in dataset.get_fragments():
+            row_map = ColumnState.of(fragment.metadata, ids).row_map(f"{self.uri}/data", options)
+            for rows in row_map.skipped.values() if row_map else ():
+                addresses.update((fragment.fragment_id << 32) | int(row) for row in rows)
+        return addresses
+
+    def _request(self, columns: str | Sequence[str], udf: UDF | Callable[..., Any] | None, **options: Any) -> Request:
+        names = (columns,) if isinstance(columns, str) else tuple(columns)
+        return Request(names, as_udf(udf) if udf is not None else None, **options)
+
+    def _computed_field(self, name: str, transform: Any, schema: Any) -> Any:
+        import pyarrow as pa
+
+        function, inputs = transform if isinstance(transform, tuple) else (transform, None)
+        udf = as_udf(function)
+        udf = udf.with_inputs(inputs) if inputs is not None else udf
+        columns = inputs_of(udf, schema)
+        check_inputs(udf, columns, schema, name)
+        spec = shipping.describe(udf, columns, self.connection.store)
+        metadata = {**udf.field_metadata, METADATA_KEY: spec.to_json(), VERSIONS_KEY: json.dumps([udf.version])}
+        return pa.field(name, udf.column_type, nullable=True, metadata=metadata)
+
+    def __repr__(self) -> str:
+        return f"Table({self.name!r} in {self.connection.uri!r})"
+
+
+def _checked_sql(dataset: Any, expressions: Mapping[str, str]) -> None:
+    for name, expression in expressions.items():
+        try:
+            dataset.scanner(columns={name: expression}, limit=1).to_table()
+        except Exception as exc:
+            raise BadInput(
+                f"the SQL expression {expression!r} of column {name!r} cannot be computed: {str(exc).splitlines()[0]}"
+            ) from exc
