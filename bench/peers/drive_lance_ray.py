@@ -43,7 +43,7 @@ class LanceRay:
         return {}
 
     def fill_missing(self, table: str, column: str, function: Function) -> dict[str, Any]:
-        raise NotImplementedError("lance-ray fills new columns only")
+        raise SystemExit("lance-ray fills new columns only")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from runner.backfill.offsets import NONE, Offsets
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 FIRST_CHUNK_ROWS = 1024
 MAX_CHUNK_ROWS = 1 << 17
+TAKE_ROWS = 2048  # up to so many rows looking them up costs less than planning a scan; beyond, a scan of a dense span does
 
 _T = TypeVar("_T")
 
@@ -91,7 +92,7 @@ def read(
 def _read_chunk(rows: FragmentRows, columns: Sequence[str], positions: npt.NDArray[np.int64]) -> pa.RecordBatch:
     first, count = int(positions[0]), len(positions)
     span = int(positions[-1]) + 1 - first
-    if span <= 2 * count:  # dense: one scan of the span beats looking rows up
+    if span <= 2 * count and count > TAKE_ROWS:
         names = list(dict.fromkeys(columns))
         scanner = rows.fragment.scanner(columns=names, offset=first, limit=span, batch_size=span, batch_readahead=1)
         table = scanner.to_table()
