@@ -130,7 +130,8 @@ class _Run:
             )  # fmt: skip
         with column_leases(self._store, self._table.name, self._request.columns, self._job_id):
             with self._timed("plan"):
-                self._dataset = self._table.to_lance(self._settings.read_version)
+                self._dataset = self._table.to_lance()  # again: who held the lease before may just have committed
+                self._settings = dataclasses.replace(self._settings, read_version=self._dataset.version)
                 plan = Planner(self._dataset, self._table.name, self._settings).plan()
                 self._meter.expect(plan)
             if plan.is_empty:
