@@ -81,7 +81,6 @@ class Driver:
             WorkerLost: workers died again and again on one work.
             JobCancelled: `cancelled` was set.
         """
-        done = False
         self._meter.compute_started = time.monotonic()
         try:
             while self._queue or self._running:
@@ -90,10 +89,9 @@ class Driver:
                 self._dispatch()
                 for task, event in self._executor.events(WAIT_SECONDS):
                     self._handle(task, event)
-            done = True
             return self._staged
         finally:
-            self._executor.close(abandon=not done)
+            self._executor.close()
 
     def _dispatch(self) -> None:
         while self._queue and self._executor.submit(self._queue[0], len(self._queue)):

@@ -54,8 +54,8 @@ class Executor(Protocol):
     def events(self, timeout: float) -> Iterator[tuple[Task, Event]]:
         """What has happened; waits `timeout` seconds at most for something to happen."""
 
-    def close(self, *, abandon: bool) -> None:
-        """Give the workers back; `abandon` ends tasks that still run."""
+    def close(self) -> None:
+        """Give the workers back; tasks that still run are ended."""
 
 
 class InlineExecutor:
@@ -85,7 +85,7 @@ class InlineExecutor:
             self._running = None
         yield task, event or TaskDone()
 
-    def close(self, *, abandon: bool) -> None:
+    def close(self) -> None:
         if self._running is not None:
             self._running[1].close()  # type: ignore[attr-defined]
             self._running = None
@@ -160,7 +160,7 @@ class RayExecutor:
             self._pool.discard(actor)
             yield task, Lost(_cause(exc))
 
-    def close(self, *, abandon: bool) -> None:
+    def close(self) -> None:
         for actor, _ in self._running.values():
             self._pool.discard(actor)
         self._running.clear()

@@ -92,14 +92,14 @@ def read(
 def _read_chunk(rows: FragmentRows, columns: Sequence[str], positions: npt.NDArray[np.int64]) -> pa.RecordBatch:
     first, count = int(positions[0]), len(positions)
     span = int(positions[-1]) + 1 - first
+    names = list(dict.fromkeys(columns))
     if span <= 2 * count and count > TAKE_ROWS:
-        names = list(dict.fromkeys(columns))
         scanner = rows.fragment.scanner(columns=names, offset=first, limit=span, batch_size=span, batch_readahead=1)
         table = scanner.to_table()
         if span != count:
             table = table.take(pa.array(positions - first))
     else:
-        table = rows.fragment.take(positions.tolist(), columns=list(dict.fromkeys(columns)))
+        table = rows.fragment.take(positions.tolist(), columns=names)
     if table.num_rows != count:
         raise RuntimeError(f"asked fragment {rows.fragment.fragment_id} for {count} rows and got {table.num_rows}")
     batches = table.select(list(columns)).combine_chunks().to_batches()
