@@ -1,0 +1,84 @@
+"""Ray clusters on Kubernetes, as data and as Pulumi components.
+
+>>> import infra
+>>> spec = infra.Cluster.create_kuberay("dev").namespace("ray").build()
+>>> infra.ray_cluster_body(spec)["kind"]
+'RayCluster'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infra.body import ray_cluster_body
+    from infra.builder import (
+        Cluster,
+        ExternalRayClusterBuilder,
+        GenevaCluster,
+        KubeRayClusterBuilder,
+        LocalRayClusterBuilder,
+    )
+    from infra.errors import BadSpec, InfraError, NotAllowed
+    from infra.groups import HeadGroup, WorkerGroup
+    from infra.spec import (
+        ClusterSpec,
+        ExternalClusterSpec,
+        K8sConfigMethod,
+        KubeRayClusterSpec,
+        LocalClusterSpec,
+        UpgradeStrategy,
+        parse_spec,
+    )
+
+_HOMES = {
+    "BadSpec": "infra.errors",
+    "Cluster": "infra.builder",
+    "ClusterSpec": "infra.spec",
+    "ExternalClusterSpec": "infra.spec",
+    "ExternalRayClusterBuilder": "infra.builder",
+    "GenevaCluster": "infra.builder",
+    "HeadGroup": "infra.groups",
+    "InfraError": "infra.errors",
+    "K8sConfigMethod": "infra.spec",
+    "KubeRayClusterBuilder": "infra.builder",
+    "KubeRayClusterSpec": "infra.spec",
+    "LocalClusterSpec": "infra.spec",
+    "LocalRayClusterBuilder": "infra.builder",
+    "NotAllowed": "infra.errors",
+    "UpgradeStrategy": "infra.spec",
+    "WorkerGroup": "infra.groups",
+    "parse_spec": "infra.spec",
+    "ray_cluster_body": "infra.body",
+}
+
+__all__ = [
+    "BadSpec",
+    "Cluster",
+    "ClusterSpec",
+    "ExternalClusterSpec",
+    "ExternalRayClusterBuilder",
+    "GenevaCluster",
+    "HeadGroup",
+    "InfraError",
+    "K8sConfigMethod",
+    "KubeRayClusterBuilder",
+    "KubeRayClusterSpec",
+    "LocalClusterSpec",
+    "LocalRayClusterBuilder",
+    "NotAllowed",
+    "UpgradeStrategy",
+    "WorkerGroup",
+    "parse_spec",
+    "ray_cluster_body",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: pydantic takes a tenth of a second, Pulumi a whole one."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'infra' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

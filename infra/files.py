@@ -1,0 +1,89 @@
+"""Specs as YAML files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.errors import BadSpec
+from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec
+
+
+def read_spec(path: str | Path) -> ClusterSpec:
+    """The spec that a YAML or JSON file holds.
+
+    Raises:
+        BadSpec: no such file, no YAML, or a wrong spec; with file, field and remedy.
+    """
+    file = Path(path)
+    try:
+        data = yaml.safe_load(file.read_text())
+    except OSError as exc:
+        raise BadSpec(f"cannot read {file}: {exc.strerror or exc}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise BadSpec(f"{file} is not YAML: {' '.join(str(exc).split())}") from None
+    return parse_spec(data, str(file))
+
+
+def read_folder(folder: str | Path) -> dict[str, ClusterSpec]:
+    """The specs of all ``*.yaml`` and ``*.yml`` files of a folder, by name.
+
+    Raises:
+        BadSpec: every problem of every file; a name that two files use.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise BadSpec(f"{place} is no folder; it is where the clusters' YAML files belong")
+    specs: dict[str, ClusterSpec] = {}
+    homes: dict[str, Path] = {}
+    problems = []
+    for file in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
+        try:
+            spec = read_spec(file)
+        except BadSpec as exc:
+            problems.append(str(exc))
+            continue
+        if spec.name in specs:
+            problems.append(f"{file}: name: {spec.name!r} is that of {homes[spec.name]} too; a cluster is known by its name")
+        specs[spec.name], homes[spec.name] = spec, file
+    if problems:
+        raise BadSpec("\n".join(problems))
+    return specs
+
+
+def to_yaml(data: Any) -> str:
+    """Plain data as YAML that every parser reads alike: what YAML 1.1 takes for a boolean or a number is quoted."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+# PyYAML writes these plain; Go's parser (kubectl's) reads the first as booleans, and numbers with exponents as numbers.
+_AMBIGUOUS = re.compile(r"y|Y|n|N|[0-9.]+[eE][0-9]+")
+
+
+def _string(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = '"' if _AMBIGUOUS.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _string)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a cluster's file, for editors and CI."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(KubeRayClusterSpec | LocalClusterSpec | ExternalClusterSpec).json_schema()
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "ClusterSpec", **schema}
+    return dict(json.loads(json.dumps(schema)))

@@ -1,0 +1,24 @@
+"""The labels and annotations by which Infill knows its own objects."""
+
+from __future__ import annotations
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "infill"
+CLUSTER = "infill/cluster"
+"""Name of the spec; differs from the RayCluster's own name under the upgrade strategy NewCluster."""
+STACK = "infill/stack"
+"""The Pulumi stack that declares it, as project.stack."""
+TEMPLATE_HASH = "infill/template-hash"
+"""On pods: what they were made from. A pod with another one than its group's is out of date."""
+
+# KubeRay's, https://github.com/ray-project/kuberay (ray-operator/controllers/ray/utils/constant.go)
+RAY_CLUSTER = "ray.io/cluster"
+RAY_GROUP = "ray.io/group"
+RAY_NODE_TYPE = "ray.io/node-type"
+HEAD_GROUP = "headgroup"
+"""KubeRay's value of RAY_GROUP for the head."""
+
+
+def owned(cluster: str | None = None) -> dict[str, str]:
+    """Ownership labels of an object, of a cluster where it belongs to one."""
+    return {MANAGED_BY: MANAGER, **({CLUSTER: cluster} if cluster else {})}
