@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runner.cli_eks import eks_token
+
 if TYPE_CHECKING:
     from runner.connection import Connection
     from runner.table import Table
@@ -183,6 +185,9 @@ def show_job(
                 typer.echo(f"{name:<13} {value if isinstance(value, str) else json.dumps(value)}")
 
 
+app.command("eks-token")(eks_token)
+
+
 def _open(database: str, storage_options: list[str] | None) -> Connection:
     from runner.connection import connect
     from runner.errors import BadInput
@@ -240,6 +245,7 @@ def _print_new(table: Table, missing: list[str], as_json: bool) -> None:
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     """Errors made for people become one message and the documented exit code; anything else is a bug and keeps its traceback."""
+    from infra.errors import BadSpec, InfraError
     from runner import errors
 
     busy = (errors.ColumnBusy, errors.CommitConflict)
@@ -252,6 +258,9 @@ def _exit_codes() -> Iterator[None]:
             typer.echo(first.traceback, err=True)
         code = 2 if isinstance(exc, errors.BadInput) else 3 if isinstance(exc, busy) else 1
         raise SystemExit(code) from None
+    except InfraError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise SystemExit(2 if isinstance(exc, BadSpec) else 1) from None
     except KeyboardInterrupt:
         typer.echo("runner: interrupted; finished work is kept and the next backfill takes it up", err=True)
         sys.exit(130)

@@ -1,0 +1,130 @@
+"""`RunnerAccess`: a namespace, a service account and the rights that a job runner needs, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra import kubernetes_names as names
+from infra.body import head_service_name
+from infra.errors import BadSpec
+from infra.labels import owned
+
+TYPE = "infill:kubernetes:RunnerAccess"
+
+
+@dataclass
+class RunnerAccessArgs:
+    """What a `RunnerAccess` is made from.
+
+    Attributes:
+        namespace: where clusters are made.
+        create_namespace: make it, with Pod Security "restricted".
+        service_account: name of the account.
+        clusters: names of the clusters whose token the runner may read.
+        eks_role: ARN of the AWS role that the account has; leave it out for EKS Pod Identity.
+        gke_service_account: Google service account that the account acts as.
+        azure_client_id: client id of the Azure managed identity.
+    """
+
+    namespace: str
+    create_namespace: bool = True
+    service_account: str = "infill-runner"
+    clusters: Sequence[str] = field(default_factory=list)
+    eks_role: str | None = None
+    gke_service_account: str | None = None
+    azure_client_id: str | None = None
+
+
+class RunnerAccess(pulumi.ComponentResource):
+    """What a job runner needs in a namespace. The autoscaler's own Role is KubeRay's to make.
+
+    Raises:
+        BadSpec: a wrong name, or identities of two clouds.
+    """
+
+    namespace: pulumi.Output[str]
+    service_account: pulumi.Output[str]
+
+    def __init__(self, name: str, args: RunnerAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(TYPE, name, {}, opts)
+        _check(args)
+        child = pulumi.ResourceOptions(parent=self)
+        self.resources: list[pulumi.Resource] = []
+        if args.create_namespace:
+            self.resources.append(kubernetes.core.v1.Namespace(name, metadata=_namespace(args.namespace), opts=child))
+        inside = pulumi.ResourceOptions(parent=self, depends_on=list(self.resources))
+        named: Any = {"name": args.service_account, "namespace": args.namespace, "labels": owned()}
+        annotated: Any = {**named, "annotations": identity(args)}
+        account = kubernetes.core.v1.ServiceAccount(name, metadata=annotated, opts=inside)
+        role = kubernetes.rbac.v1.Role(name, metadata=named, rules=rules(args.clusters), opts=inside)
+        binding = kubernetes.rbac.v1.RoleBinding(
+            name,
+            metadata=named,
+            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "Role", "name": args.service_account},
+            subjects=[{"kind": "ServiceAccount", "name": args.service_account, "namespace": args.namespace}],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[account, role]),
+        )
+        self.resources += [account, role, binding]
+        self.namespace = account.metadata.apply(lambda _: args.namespace)
+        self.service_account = account.metadata.apply(lambda _: args.service_account)
+        self.register_outputs({"namespace": self.namespace, "service_account": self.service_account})
+
+
+def rules(clusters: Sequence[str] = ()) -> list[Any]:
+    """Rules of the runner's Role, in the form of Pulumi's `PolicyRuleArgs`: each verb for one reason.
+
+    - rayclusters: to make, find, change and remove clusters.
+    - services/proxy: Ray's dashboard through the API server; Jobs API: read, submit (POST), upload (PUT), delete.
+    - pods/portforward: the same where the proxy is closed; a WebSocket begins with GET, SPDY with POST.
+    - pods, pods/log, services and events: to say why a cluster does not start.
+    - the Secret of each named cluster: Ray's token.
+    """
+    found: list[Any] = [
+        _rule("ray.io", ["rayclusters"], ["get", "list", "watch", "create", "patch", "delete"]),
+        _rule("", ["services/proxy"], ["get", "create", "update", "delete"], [_proxied(name) for name in clusters]),
+        _rule("", ["pods/portforward"], ["get", "create"]),
+        _rule("", ["pods", "services", "events"], ["get", "list", "watch"]),
+        _rule("", ["pods/log"], ["get"]),
+    ]
+    return [*found, _rule("", ["secrets"], ["get"], list(clusters))] if clusters else found
+
+
+def _rule(group: str, resources: list[str], verbs: list[str], objects: list[str] | None = None) -> dict[str, Any]:
+    rule: dict[str, Any] = {"api_groups": [group], "resources": resources, "verbs": verbs}
+    return {**rule, "resource_names": objects} if objects else rule
+
+
+def _proxied(cluster: str) -> str:
+    """RBAC's name of a proxied Service has scheme and port in it."""
+    return f"http:{head_service_name(cluster)}:8265"
+
+
+def identity(args: RunnerAccessArgs) -> dict[str, str]:
+    """Annotations by which a cloud knows the service account; none where no cloud is asked for."""
+    found = {
+        "eks.amazonaws.com/role-arn": args.eks_role,
+        "iam.gke.io/gcp-service-account": args.gke_service_account,
+        "azure.workload.identity/client-id": args.azure_client_id,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _namespace(name: str) -> Any:
+    return {"name": name, "labels": {**owned(), "pod-security.kubernetes.io/enforce": "restricted"}}
+
+
+def _check(args: RunnerAccessArgs) -> None:
+    try:
+        names.dns_1123(args.namespace)
+        names.subdomain(args.service_account)
+    except ValueError as exc:
+        raise BadSpec(f"RunnerAccess: {exc}") from None
+    if len(identity(args)) > 1:
+        raise BadSpec(f"RunnerAccess: identities of several clouds ({', '.join(identity(args))}); a service account has one")
+    if args.eks_role and not args.eks_role.startswith("arn:"):
+        raise BadSpec(f"RunnerAccess: eks_role: {args.eks_role!r} is no ARN; write arn:aws:iam::ACCOUNT:role/NAME")

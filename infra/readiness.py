@@ -1,0 +1,229 @@
+"""Whether a RayCluster serves, still starts, or cannot start: a judgement of what Kubernetes says at one moment. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra import labels
+
+# Reasons of a container that waits which do not pass by themselves, or not soon enough to wait for.
+_HOPELESS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "CrashLoopBackOff",
+}
+# What cluster-autoscaler and Karpenter say of a pod that they make a node for, and that they cannot help.
+_NODE_COMES = {"TriggeredScaleUp", "Nominated"}
+_NO_NODE_COMES = {"NotTriggerScaleUp"}
+# KubeRay's events on a RayCluster whose spec it does not take.
+_REFUSED = re.compile(r"Invalid|AutoscalerServiceAccountNotFound|FailedToCreate(Service|ServiceAccount|Role|RoleBinding|PVC)$")
+CRASHES = 2
+"""A pod that ended so often during one wait is a crash loop: KubeRay replaces such pods instead of restarting them."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must run.
+
+    Attributes:
+        templates: template hash of each group, by KubeRay's name of the group.
+        pods: least number of ready pods of each group.
+        keep_old: pods of an older template are left alone.
+    """
+
+    templates: Mapping[str, str]
+    pods: Mapping[str, int]
+    keep_old: bool = False
+    suspended: bool = False
+    unschedulable_seconds: int = 60
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What Kubernetes says of a cluster: the RayCluster (None: gone), its pods, and the events of both."""
+
+    cluster: Mapping[str, Any] | None
+    pods: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    now: dt.datetime
+
+
+@dataclass
+class Seen:
+    """What a wait remembers: how each pod that ended did so."""
+
+    ended: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`failure` says why it cannot start, in Kubernetes' words; `progress` what it waits for."""
+
+    ready: bool = False
+    failure: str | None = None
+    progress: str = ""
+
+
+def judge(expected: Expected, snapshot: Snapshot, seen: Seen) -> Verdict:
+    """The state of a cluster that `up` has just declared."""
+    if snapshot.cluster is None:
+        return Verdict(failure="the RayCluster is gone; something else deleted it")
+    refusal = _refused(snapshot) or _not_created(snapshot.cluster)
+    if refusal:
+        return Verdict(failure=refusal)
+    for pod in snapshot.pods:
+        failure = _hopeless(pod) or _unschedulable(pod, expected, snapshot) or _crashed(pod, seen)
+        if failure:
+            return Verdict(failure=failure)
+    if expected.suspended:
+        return Verdict(ready=not snapshot.pods, progress=f"{len(snapshot.pods)} pods to end")
+    return _counted(expected, snapshot)
+
+
+def _counted(expected: Expected, snapshot: Snapshot) -> Verdict:
+    waits = []
+    for group, template in expected.templates.items():
+        pods = [pod for pod in snapshot.pods if _group(pod) == group and not _ends(pod)]
+        current = [pod for pod in pods if expected.keep_old or _template(pod) == template]
+        ready, needed = sum(map(_is_ready, current)), expected.pods.get(group, 0)
+        if ready < needed:
+            waits.append(f"{'head' if group == labels.HEAD_GROUP else group} {ready}/{needed}")
+    old = [] if expected.keep_old else [pod for pod in snapshot.pods if is_outdated(pod, expected)]
+    if old:
+        waits.append(f"{len(old)} old pods to end")
+    return Verdict(ready=not waits, progress=", ".join(waits))
+
+
+def is_outdated(pod: Mapping[str, Any], expected: Expected) -> bool:
+    """Whether a pod is of a group that is gone, or was made from an older template."""
+    return expected.templates.get(_group(pod)) != _template(pod)
+
+
+def _refused(snapshot: Snapshot) -> str | None:
+    """KubeRay's own refusal of the spec that stands now: an event since the spec last changed."""
+    assert snapshot.cluster is not None
+    changed = _changed_at(snapshot.cluster)
+    for event in snapshot.events:
+        about = event.get("involvedObject", {})
+        if about.get("kind") == "RayCluster" and _REFUSED.match(event.get("reason", "")) and _time(event) >= changed:
+            return f"KubeRay: {event['reason']}: {event.get('message', '')}"
+    return None
+
+
+def _not_created(cluster: Mapping[str, Any]) -> str | None:
+    """Pods that the API server does not take: quota, forbidden, no service account, Pod Security."""
+    for condition in cluster.get("status", {}).get("conditions", []):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return f"KubeRay: {condition.get('reason')}: {condition.get('message')}"
+    return None
+
+
+def _hopeless(pod: Mapping[str, Any]) -> str | None:
+    for status in _container_statuses(pod):
+        waiting = status.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in _HOPELESS:
+            last = (status.get("lastState", {}).get("terminated") or {}) if waiting["reason"] == "CrashLoopBackOff" else {}
+            ended = f" ({_ending(last)})" if last else ""
+            return f"pod {_name(pod)}, container {status.get('name')}: {waiting['reason']}: {waiting.get('message', '')}{ended}"
+    return None
+
+
+def _unschedulable(pod: Mapping[str, Any], expected: Expected, snapshot: Snapshot) -> str | None:
+    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
+    condition = next((item for item in conditions if item.get("type") == "PodScheduled"), {})
+    if condition.get("reason") != "Unschedulable" or condition.get("status") != "False":
+        return None
+    said = {
+        event.get("reason") for event in snapshot.events if event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]
+    }
+    if said & _NODE_COMES:
+        return None
+    since = _parse(condition.get("lastTransitionTime")) or snapshot.now
+    waited = (snapshot.now - since).total_seconds()
+    if waited < expected.unschedulable_seconds and not said & _NO_NODE_COMES:
+        return None
+    return f"pod {_name(pod)}: Unschedulable for {waited:.0f} s: {condition.get('message', '')}"
+
+
+def _crashed(pod: Mapping[str, Any], seen: Seen) -> str | None:
+    """The second pod of a group that ended by itself; one may be a node's fault."""
+    for status in _container_statuses(pod):
+        terminated = status.get("state", {}).get("terminated")
+        if terminated and not _ends(pod) and not _is_init(pod, status):
+            uid = pod["metadata"]["uid"]
+            seen.ended.setdefault(uid, (_group(pod), f"pod {_name(pod)}, container {status.get('name')}: {_ending(terminated)}"))
+    ended = [text for group, text in seen.ended.values() if group == _group(pod)]
+    return f"{ended[-1]}; {len(ended)} pods of the group ended so: a crash loop" if len(ended) >= CRASHES else None
+
+
+def _is_init(pod: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """An init container that ended well."""
+    inits = {item.get("name") for item in pod.get("spec", {}).get("initContainers", [])}
+    return status.get("name") in inits and not (status["state"]["terminated"].get("exitCode"))
+
+
+def _ending(terminated: Mapping[str, Any]) -> str:
+    message = (terminated.get("message") or "").strip()
+    return f"{terminated.get('reason', 'ended')}, exit code {terminated.get('exitCode')}{': ' + message[-300:] if message else ''}"
+
+
+def _container_statuses(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    status = pod.get("status", {})
+    yield from status.get("initContainerStatuses", [])
+    yield from status.get("containerStatuses", [])
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
+
+
+def _ends(pod: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _name(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _group(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"].get("labels", {}).get(labels.RAY_GROUP, ""))
+
+
+def _template(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"].get("annotations", {}).get(labels.TEMPLATE_HASH, ""))
+
+
+def _changed_at(cluster: Mapping[str, Any]) -> dt.datetime:
+    """When the spec was last written, from the fields' managers: to the second, as events' times are."""
+    metadata = cluster["metadata"]
+    times = [
+        _parse(entry.get("time"))
+        for entry in metadata.get("managedFields", [])
+        if entry.get("subresource") != "status" and "f:spec" in entry.get("fieldsV1", {})
+    ]
+    return max((time for time in [*times, _parse(metadata.get("creationTimestamp"))] if time), default=_EPOCH)
+
+
+def _time(event: Mapping[str, Any]) -> dt.datetime:
+    series = event.get("series") or {}
+    for value in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
+        if value:
+            return _parse(value) or _EPOCH
+    return _parse(event["metadata"].get("creationTimestamp")) or _EPOCH
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def _parse(text: str | None) -> dt.datetime | None:
+    return dt.datetime.fromisoformat(text).replace(microsecond=0) if text else None

@@ -1,0 +1,119 @@
+"""Declare the clusters of a folder as a stack's config asks: all is checked before anything is declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra.access import RunnerAccess, RunnerAccessArgs
+from infra.errors import BadSpec, InfraError
+from infra.files import read_folder
+from infra.kube import Access, access_of
+from infra.operator import KubeRayOperator, KubeRayOperatorArgs
+from infra.provider import kubernetes_provider
+from infra.raycluster import RayCluster, RayClusterArgs
+from infra.spec import ClusterSpec, K8sConfigMethod, KubeRayClusterSpec, parse_spec
+from stacks.settings import AccessSettings, OperatorSettings, Settings, read_settings
+
+
+def declare(folder: str | Path) -> dict[str, RayCluster]:
+    """The clusters of ``folder/*.yaml`` that the stack names; each one's outputs are exported under its name.
+
+    Raises:
+        pulumi.RunError: a file or a setting is wrong, or Kubernetes refuses; nothing is declared then.
+    """
+    try:
+        settings = read_settings()
+        specs = chosen(read_folder(folder), settings, str(folder))
+        for spec in specs:
+            spec.check_provisionable()
+        accesses = {spec.name: access_of(spec) for spec in specs}
+    except InfraError as exc:
+        raise pulumi.RunError(str(exc)) from None
+    return _declare_all(specs, accesses, settings)
+
+
+def chosen(found: dict[str, ClusterSpec], settings: Settings, folder: str) -> list[KubeRayClusterSpec]:
+    """The specs that a stack makes, with what the stack sets over them.
+
+    Raises:
+        BadSpec: a name that no file has, or a cluster that is not made in Kubernetes.
+    """
+    names = settings.clusters if settings.clusters is not None else list(found)
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise BadSpec(f"infill:clusters: no file in {folder} has the cluster {unknown[0]!r}; it has {', '.join(found) or 'none'}")
+    specs = []
+    for name in dict.fromkeys(names):
+        spec = found[name]
+        if isinstance(spec, KubeRayClusterSpec):
+            spec = parse_spec({**spec.plain(), **settings.of_clusters()}, f"cluster {name}")
+        if isinstance(spec, KubeRayClusterSpec):
+            specs.append(spec)
+        elif settings.clusters is not None:
+            raise BadSpec(f"infill:clusters: {name!r} is not of kind kuberay; only such clusters are made in Kubernetes")
+    return specs
+
+
+def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], settings: Settings) -> dict[str, RayCluster]:
+    providers: dict[Access, kubernetes.Provider] = {}
+    operators: dict[Access, KubeRayOperator | None] = {}
+    grants: dict[tuple[Access, str], RunnerAccess | None] = {}
+    clusters = {}
+    for spec in specs:
+        access = accesses[spec.name]
+        if access not in providers:
+            number = f"-{len(providers) + 1}" if providers else ""
+            ambient = spec.config_method is K8sConfigMethod.LOCAL and spec.kubeconfig is None
+            providers[access] = kubernetes_provider(f"kubernetes{number}", access, ambient=ambient)
+            operators[access] = _operator(f"kuberay-operator{number}", settings, providers[access])
+        where = (access, spec.namespace)
+        if where not in grants:
+            names = [other.name for other in specs if (accesses[other.name], other.namespace) == where]
+            grants[where] = _grant(f"runner-{spec.namespace}", spec.namespace, names, settings, providers[access])
+        clusters[spec.name] = _cluster(spec, settings, operators[access], grants[where], providers[access])
+    return clusters
+
+
+def _cluster(
+    spec: KubeRayClusterSpec,
+    settings: Settings,
+    operator: KubeRayOperator | None,
+    grant: RunnerAccess | None,
+    provider: kubernetes.Provider,
+) -> RayCluster:
+    args = RayClusterArgs(spec, settings.wait, settings.force, spec.name in settings.adopt, operator)
+    before = [grant] if grant else []
+    cluster = RayCluster(spec.name, args, pulumi.ResourceOptions(depends_on=before, providers=[provider]))
+    pulumi.export(spec.name, cluster.outputs)
+    return cluster
+
+
+def _operator(name: str, settings: Settings, provider: kubernetes.Provider) -> KubeRayOperator | None:
+    if settings.operator is False:
+        return None
+    given = settings.operator if isinstance(settings.operator, OperatorSettings) else OperatorSettings()
+    args = KubeRayOperatorArgs(
+        given.namespace, given.version, given.feature_gates, given.values, given.chart, definitions=given.definitions
+    )
+    return KubeRayOperator(name, args, pulumi.ResourceOptions(providers=[provider]))
+
+
+def _grant(
+    name: str, namespace: str, clusters: list[str], settings: Settings, provider: kubernetes.Provider
+) -> RunnerAccess | None:
+    if settings.access is False:
+        return None
+    given = settings.access if isinstance(settings.access, AccessSettings) else AccessSettings()
+    args = RunnerAccessArgs(
+        namespace,
+        given.create_namespace,
+        given.service_account,
+        clusters,
+        given.eks_role,
+        given.gke_service_account,
+        given.azure_client_id,
+    )
+    return RunnerAccess(name, args, pulumi.ResourceOptions(providers=[provider]))

@@ -1,0 +1,101 @@
+"""A stack's config: `infill:...` in Pulumi.<stack>.yaml."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+from pulumi.runtime.config import CONFIG
+from pydantic import Field
+
+from infra import K8sConfigMethod
+from infra.model import Model
+from infra.spec import AwsConfig
+
+NAMESPACE = "infill"
+
+
+class OperatorSettings(Model):
+    """KubeRay's operator, where the stack makes it."""
+
+    version: str = "1.7.0"
+    namespace: str = "kuberay-system"
+    feature_gates: dict[str, bool] = Field(default_factory=dict)
+    values: dict[str, Any] = Field(default_factory=dict)
+    chart: str | None = None
+    """Folder or archive of the chart. Default: the release's, from KubeRay's Helm repository."""
+    definitions: str | None = None
+    """Folder of the definitions. Default: the release's, from GitHub."""
+
+
+class AccessSettings(Model):
+    """Namespace and service account of job runners, where the stack makes them."""
+
+    create_namespace: bool = True
+    service_account: str = "infill-runner"
+    eks_role: str | None = None
+    gke_service_account: str | None = None
+    azure_client_id: str | None = None
+
+
+class Settings(Model):
+    """All that a stack may set; each key as ``infill:<key>``."""
+
+    clusters: list[str] | None = None
+    """Names of the clusters to make. Default: all files of the folder."""
+    namespace: str | None = None
+    """Default: each cluster's own."""
+    config_method: K8sConfigMethod | None = None
+    """Default: each cluster's own."""
+    kubeconfig: str | None = None
+    context: str | None = None
+    aws_config: AwsConfig | None = None
+    operator: OperatorSettings | bool = False
+    """true, or what to set of it; without it KubeRay is expected to run already."""
+    access: AccessSettings | bool = False
+    """true, or what to set of it; without it the namespace is expected to exist."""
+    wait: bool = True
+    force: bool = False
+    """End running jobs where a change needs it. Set it for one `up`, then take it back."""
+    adopt: list[str] = Field(default_factory=list)
+    """Clusters that exist and that Pulumi does not know yet."""
+
+    def of_clusters(self) -> dict[str, Any]:
+        """What is set over the clusters' own fields."""
+        given = {
+            "namespace": self.namespace,
+            "config_method": self.config_method,
+            "kubeconfig": self.kubeconfig,
+            "context": self.context,
+            "aws_config": self.aws_config.plain() if self.aws_config else None,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+def read_settings() -> Settings:
+    """The config of the stack that runs.
+
+    Raises:
+        BadSpec: an unknown or wrong key, with the nearest right one.
+    """
+    return Settings.parse(parsed(CONFIG.get()), f"Pulumi.{pulumi.get_stack()}.yaml")
+
+
+def parsed(config: Mapping[str, str]) -> dict[str, Any]:
+    """Pulumi hands every value over as text; what is JSON in it is read."""
+    found = {}
+    for key, text in config.items():
+        space, _, name = key.partition(":")
+        if space == NAMESPACE:
+            found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | list | dict) else text
