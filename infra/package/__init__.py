@@ -1,0 +1,1 @@
+"""The Pulumi component package: `RayCluster` for programs in other languages."""
