@@ -7,14 +7,14 @@ import json
 from typing import Any
 
 from infra import labels
-from infra.groups import Group, Requests, SecretKey, WorkerGroup
+from infra.groups import HOME, Group, Requests, SecretKey, WorkerGroup
 from infra.overrides import merged
 from infra.secrets_in_specs import resolved, variables
 from infra.spec import HASH_LENGTH, AutoscalerOptions, GcsFaultTolerance, KubeRayClusterSpec, UpgradeStrategy
 
 API_VERSION = "ray.io/v1"
-HOME = "/home/infill"
-"""A volume of its own, so that HOME can be written whatever user an image was made for."""
+HEAD_GRACE_SECONDS = 10
+"""The head ends in a second; the autoscaler beside it, process 1 of its container, hears no SIGTERM and is killed after this."""
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
 METRICS_PORT = 8080
 
@@ -145,7 +145,9 @@ def _head_group(spec: KubeRayClusterSpec) -> dict[str, Any]:
     group = spec.head_group
     params = {"num-cpus": "0", **({"num-gpus": "0"} if group.gpus else {})}
     ports = [{"name": name, "containerPort": port} for name, port in PORTS.items()]
-    rendered = {"rayStartParams": params, "template": _template(spec, "head", group, "ray-head", ports)}
+    template = _template(spec, "head", group, "ray-head", ports)
+    template["spec"]["terminationGracePeriodSeconds"] = HEAD_GRACE_SECONDS
+    rendered = {"rayStartParams": params, "template": template}
     return dict(merged(rendered, group.overrides))
 
 

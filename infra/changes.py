@@ -89,13 +89,18 @@ def plan_upgrade(spec: KubeRayClusterSpec, live: Mapping[str, Any]) -> Upgrade:
 
 
 def differences(spec: KubeRayClusterSpec, live: Mapping[str, Any]) -> list[Change]:
-    """Fields of the resource that `spec` declares and that the RayCluster `live` has otherwise.
+    """Fields in which the RayCluster `live` is other than `spec` declares.
 
-    What Kubernetes, KubeRay and the autoscaler add or move (status, defaults, replicas) is no difference.
+    What Kubernetes, KubeRay and the autoscaler add or move (status, defaults, replicas) is no difference, nor are labels and
+    annotations that others add.
     """
     body = ray_cluster_body(spec)
-    body["metadata"] = {key: body["metadata"].get(key, {}) for key in ("labels", "annotations")}
-    return [change for change in _compared("", body, live) if not _is_stamp(change.path)]
+    found: list[Change] = []
+    for key in ("labels", "annotations"):
+        declared, running = body["metadata"].get(key, {}), live["metadata"].get(key, {})
+        found += _compared(f"metadata.{key}", declared, {name: running.get(name) for name in declared})
+    found += _compared("spec", body["spec"], live["spec"])
+    return [change for change in found if not change.path.endswith(labels.TEMPLATE_HASH)]
 
 
 def declared_replicas(body: dict[str, Any], live: Mapping[str, Any]) -> None:
@@ -112,8 +117,8 @@ def declared_replicas(body: dict[str, Any], live: Mapping[str, Any]) -> None:
 
 def _compared(path: str, declared: Any, live: Any) -> Iterator[Change]:
     if isinstance(declared, Mapping) and isinstance(live, Mapping):
-        for key, value in declared.items():
-            yield from _compared(f"{path}.{key}" if path else key, value, live.get(key))
+        for key in [*declared, *(key for key in live if key not in declared and not _is_default(key, live[key]))]:
+            yield from _compared(f"{path}.{key}", declared.get(key), live.get(key))
     elif isinstance(declared, list) and isinstance(live, list) and (key := _named_by(declared, live)):
         yield from _compared_by(key, path, declared, live)
     elif not _same(declared, live):
@@ -146,8 +151,13 @@ def _same(declared: Any, live: Any) -> bool:
     return False
 
 
-def _is_stamp(path: str) -> bool:
-    return path.endswith(labels.TEMPLATE_HASH)
+# What the definition of RayCluster fills in, and what the autoscaler moves.
+_DEFAULTS: dict[str, Any] = {"numOfHosts": 1, "priority": 0, "protocol": "TCP"}
+_MOVED = {AUTOSCALED, "scaleStrategy", "creationTimestamp"}
+
+
+def _is_default(key: str, value: Any) -> bool:
+    return key in _MOVED or (key in _DEFAULTS and value == _DEFAULTS[key])
 
 
 def _readable(group: str) -> str:

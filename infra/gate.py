@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from infra import labels
 from infra.body import ray_cluster_body
 from infra.changes import plan_upgrade
 from infra.errors import InfraError
 from infra.kube import Access, Kubernetes
-from infra.live import LiveCluster, find_all, running_jobs
+from infra.live import LiveCluster, clusters_path, find_all, running_jobs
 from infra.preflight import check_rights, find_operator
 from infra.spec import KubeRayClusterSpec
 from infra.support import Operator, check_supported
@@ -27,51 +28,104 @@ class JobsRunning(InfraError):
 
 
 async def inspect(
-    access: Access, spec: KubeRayClusterSpec, operator: Operator | None, *, force: bool, say: Say, warn: Say
+    access: Access,
+    spec: KubeRayClusterSpec,
+    operator: Operator | None,
+    *,
+    stack: str,
+    adopt: bool,
+    may_end_jobs: bool,
+    say: Say,
+    warn: Say,
 ) -> LiveCluster | None:
     """Say what declaring `spec` does to the cluster that runs, and refuse it where that cannot be, or would end jobs.
 
     Args:
         operator: the KubeRay that will run. Default: the one that runs is looked at.
+        stack: value of the label `labels.STACK` of what the stack that runs has made.
+        adopt: take over a cluster that the stack has not made.
+        may_end_jobs: only warn of jobs that the change would end: it is forced, or this is a preview.
 
     Returns:
         The cluster that runs now, None where there is none.
 
     Raises:
-        JobsRunning: jobs run, and not `force`.
-        InfraError: KubeRay is not there or does not have what the spec asks for; rights are missing.
+        JobsRunning: jobs run, and not `may_end_jobs`.
+        InfraError: KubeRay is not there or does not have what the spec asks for; rights are missing; the cluster is another's.
     """
     kube = await Kubernetes.connect(access)
-    await _once(kube, spec.namespace)
+    await _check_once(kube, spec.namespace)
     if operator is None:
-        check_supported(ray_cluster_body(spec), await find_operator(kube))
+        check_supported(ray_cluster_body(spec), await _operator_once(kube))
     found = await find_all(kube, spec)
     if not found:
         return None
     live = found[0]
+    if not adopt:
+        _check_owner(live, stack)
     upgrade = plan_upgrade(spec, live.body)
     if not upgrade.changes:
         return live
     say(f"cluster {spec.name}: {upgrade.describe()}\n" + "\n".join(f"  {change}" for change in upgrade.changes))
-    jobs = await running_jobs(kube, live) if upgrade.disrupts else []
-    if jobs and force:
-        warn(f"cluster {spec.name}: {len(jobs)} running jobs end by force: {', '.join(jobs)}")
-    elif jobs:
-        raise JobsRunning(
-            f"cluster {spec.name} runs {len(jobs)} jobs, which this change would end: {', '.join(jobs)} ({upgrade.describe()}). "
-            "Wait for them, choose upgrade_strategy: NewCluster, or force it: pulumi config set force true"
-        )
+    if upgrade.disrupts:
+        await _spare_jobs(kube, live, f"this change ({upgrade.describe()})", may_end_jobs, warn)
     return live
 
 
-_checked: set[tuple[Access, str]] = set()
+def _check_owner(live: LiveCluster, stack: str) -> None:
+    owner = live.body["metadata"].get("labels", {}).get(labels.STACK)
+    if owner != stack:
+        whose = f"the stack {owner} made it" if owner else "no stack of Infill made it"
+        raise InfraError(
+            f"cluster {live.name} exists already in namespace {live.namespace}, and {whose}. Give this one another name, or take "
+            f"that one over: infill:adopt: [{live.name}]"
+        )
 
 
-async def _once(kube: Kubernetes, namespace: str) -> None:
+async def inspect_removed(access: Access, namespace: str, stack: str, declared: set[str], *, may_end_jobs: bool, warn: Say) -> None:
+    """Refuse to remove a cluster that a stack made in a namespace and declares no more, while jobs run on it.
+
+    Args:
+        stack: value of the label `labels.STACK`.
+        declared: names of the specs that the stack still declares.
+
+    Raises:
+        JobsRunning: jobs run, and not `may_end_jobs`.
+    """
+    kube = await Kubernetes.connect(access)
+    bodies = await kube.list(clusters_path(namespace), labelSelector=f"{labels.STACK}={stack}")
+    for live in map(LiveCluster.of, bodies):
+        if live.body["metadata"]["labels"].get(labels.CLUSTER) not in declared:
+            await _spare_jobs(kube, live, "its removal", may_end_jobs, warn)
+
+
+async def _spare_jobs(kube: Kubernetes, live: LiveCluster, what: str, may_end_jobs: bool, warn: Say) -> None:
+    jobs = await running_jobs(kube, live)
+    if not jobs:
+        return
+    problem = f"cluster {live.name} runs {len(jobs)} jobs, which {what} ends: {', '.join(jobs)}"
+    if not may_end_jobs:
+        raise JobsRunning(
+            f"{problem}. Wait for them, choose upgrade_strategy: NewCluster, or force it: pulumi config set infill:force true"
+        )
+    warn(problem)
+
+
+_may_declare: set[tuple[Access, str]] = set()
+_operators: dict[Access, Operator] = {}
+
+
+async def _check_once(kube: Kubernetes, namespace: str) -> None:
     """The rights, once a namespace: a program may declare a hundred clusters."""
-    if (kube.access, namespace) not in _checked:
+    if (kube.access, namespace) not in _may_declare:
         await check_rights(kube, namespace)
-        _checked.add((kube.access, namespace))
+        _may_declare.add((kube.access, namespace))
+
+
+async def _operator_once(kube: Kubernetes) -> Operator:
+    if kube.access not in _operators:
+        _operators[kube.access] = await find_operator(kube)
+    return _operators[kube.access]
 
 
 async def drain(access: Access, spec: KubeRayClusterSpec, cluster: str, *, say: Say) -> None:

@@ -12,13 +12,14 @@ from infra.kube import Access
 
 
 def kubernetes_provider(
-    name: str, access: Access, *, ambient: bool = False, opts: pulumi.ResourceOptions | None = None
+    name: str, access: Access, *, ambient: bool = False, adopt: bool = False, opts: pulumi.ResourceOptions | None = None
 ) -> kubernetes.Provider:
     """A provider that reaches Kubernetes as `access` says. Its state holds a path at most, never the text of a kubeconfig.
 
     Args:
         ambient: the kubeconfig is that of KUBECONFIG or ~/.kube/config, which is another file on another machine: it is not
             written into the state.
+        adopt: take over objects that exist instead of refusing to make them.
     """
     return kubernetes.Provider(
         name,
@@ -26,6 +27,7 @@ def kubernetes_provider(
         context=access.context,
         # What decides whether it is still the same Kubernetes; a kubeconfig that moves is no reason to replace everything.
         cluster_identifier=server_of(access),
+        upsert_existing_objects=adopt or None,
         opts=opts,
     )
 

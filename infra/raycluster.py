@@ -42,7 +42,8 @@ class RayClusterArgs:
         wait: whether `pulumi up` looks at the running cluster, before a change and until it serves. Without it the component
             only declares.
         force: make a change that ends pods even while jobs run.
-        adopt: take over a RayCluster of that name that exists and that Pulumi does not know.
+        adopt: take over a RayCluster of that name that the stack has not made; the provider needs ``upsert_existing_objects``,
+            which `kubernetes_provider` sets.
         operator: the operator that the same program declares. Default: the one that runs already.
     """
 
@@ -104,7 +105,19 @@ class RayCluster(pulumi.ComponentResource):
             check_supported(body, operator)
         if self._access is None:
             return None
-        return run(inspect(self._access, self._spec, operator, force=self._args.force, say=pulumi.log.info, warn=pulumi.log.warn))
+        may_end_jobs = self._args.force or pulumi.runtime.is_dry_run()
+        return run(
+            inspect(
+                self._access,
+                self._spec,
+                operator,
+                stack=stack_label(),
+                adopt=self._args.adopt,
+                may_end_jobs=may_end_jobs,
+                say=pulumi.log.info,
+                warn=pulumi.log.warn,
+            )
+        )
 
     def _declare(
         self, name: str, body: dict[str, Any], steady: bool, before: list[pulumi.Resource]
@@ -116,14 +129,13 @@ class RayCluster(pulumi.ComponentResource):
             "pulumi.com/skipAwait": "true",
             "pulumi.com/patchForce": "true",
         }
-        metadata["labels"] = {**metadata["labels"], labels.STACK: f"{pulumi.get_project()}.{pulumi.get_stack()}"}
+        metadata["labels"] = {**metadata["labels"], labels.STACK: stack_label()}
         options = pulumi.ResourceOptions(
             parent=self,
             depends_on=before,
             protect=self._spec.protect or None,
             # What an earlier change wrote of the autoscaler's number stays as it was written.
             ignore_changes=["spec.workerGroupSpecs[*].replicas"] if steady and self._spec.autoscaler.enabled else None,
-            import_=f"{self._spec.namespace}/{self._spec.name}" if self._args.adopt else None,
             custom_timeouts=pulumi.CustomTimeouts(delete="10m"),
         )
         return kubernetes.apiextensions.CustomResource(
@@ -197,6 +209,11 @@ class RayCluster(pulumi.ComponentResource):
             setattr(self, key, served.apply(partial(_second, value)))
         self.outputs = {key: getattr(self, key) for key in outputs}
         self.register_outputs(self.outputs)
+
+
+def stack_label() -> str:
+    """Value of `labels.STACK` for the stack that runs."""
+    return f"{pulumi.get_project()}.{pulumi.get_stack()}"[:63].rstrip("-_.")
 
 
 def _second(value: Any, _served: str) -> Any:

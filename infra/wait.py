@@ -72,15 +72,18 @@ async def wait_ready(
 
 
 async def snapshot_of(kube: Kubernetes, namespace: str, name: str) -> Snapshot:
-    """One look at a cluster, its pods, and the events of both."""
-    cluster, pods, events = await asyncio.gather(
+    """One look at a cluster, its pods, its events, and those of the pods that find no node."""
+    events = f"/api/v1/namespaces/{namespace}/events"
+    cluster, pods, found = await asyncio.gather(
         kube.get(f"{clusters_path(namespace)}/{name}"),
         pods_of(kube, namespace, name),
-        kube.list(f"/api/v1/namespaces/{namespace}/events"),
+        kube.list(events, fieldSelector=f"involvedObject.kind=RayCluster,involvedObject.name={name}"),
     )
-    own = {pod["metadata"]["uid"] for pod in pods} | ({cluster["metadata"]["uid"]} if cluster else set())
-    about = [event for event in events if event.get("involvedObject", {}).get("uid") in own]
-    return Snapshot(cluster, pods, about, dt.datetime.now(dt.UTC))
+    homeless = [pod["metadata"]["uid"] for pod in pods if not pod.get("spec", {}).get("nodeName")]
+    more = await asyncio.gather(*[kube.list(events, fieldSelector=f"involvedObject.uid={uid}") for uid in homeless])
+    uid = cluster["metadata"]["uid"] if cluster else None
+    own = [event for event in found if event["involvedObject"].get("uid") == uid]
+    return Snapshot(cluster, pods, [*own, *(event for events in more for event in events)], dt.datetime.now(dt.UTC))
 
 
 def _too_late(spec: KubeRayClusterSpec, name: str, verdict: Verdict) -> ClusterFailed:

@@ -10,10 +10,11 @@ import pulumi_kubernetes as kubernetes
 from infra.access import RunnerAccess, RunnerAccessArgs
 from infra.errors import BadSpec, InfraError
 from infra.files import read_folder
-from infra.kube import Access, access_of
+from infra.gate import inspect_removed
+from infra.kube import Access, access_of, run
 from infra.operator import KubeRayOperator, KubeRayOperatorArgs
 from infra.provider import kubernetes_provider
-from infra.raycluster import RayCluster, RayClusterArgs
+from infra.raycluster import RayCluster, RayClusterArgs, stack_label
 from infra.spec import ClusterSpec, K8sConfigMethod, KubeRayClusterSpec, parse_spec
 from stacks.settings import AccessSettings, OperatorSettings, Settings, read_settings
 
@@ -30,6 +31,8 @@ def declare(folder: str | Path) -> dict[str, RayCluster]:
         for spec in specs:
             spec.check_provisionable()
         accesses = {spec.name: access_of(spec) for spec in specs}
+        if settings.wait:
+            _spare_removed(specs, accesses, settings)
     except InfraError as exc:
         raise pulumi.RunError(str(exc)) from None
     return _declare_all(specs, accesses, settings)
@@ -57,6 +60,14 @@ def chosen(found: dict[str, ClusterSpec], settings: Settings, folder: str) -> li
     return specs
 
 
+def _spare_removed(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], settings: Settings) -> None:
+    """Refuse to remove clusters that still have jobs; they are looked for where the stack still has others."""
+    may_end_jobs = settings.force or pulumi.runtime.is_dry_run()
+    for access, namespace in dict.fromkeys((accesses[spec.name], spec.namespace) for spec in specs):
+        declared = {spec.name for spec in specs if (accesses[spec.name], spec.namespace) == (access, namespace)}
+        run(inspect_removed(access, namespace, stack_label(), declared, may_end_jobs=may_end_jobs, warn=pulumi.log.warn))
+
+
 def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], settings: Settings) -> dict[str, RayCluster]:
     providers: dict[Access, kubernetes.Provider] = {}
     operators: dict[Access, KubeRayOperator | None] = {}
@@ -67,7 +78,7 @@ def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], s
         if access not in providers:
             number = f"-{len(providers) + 1}" if providers else ""
             ambient = spec.config_method is K8sConfigMethod.LOCAL and spec.kubeconfig is None
-            providers[access] = kubernetes_provider(f"kubernetes{number}", access, ambient=ambient)
+            providers[access] = kubernetes_provider(f"kubernetes{number}", access, ambient=ambient, adopt=bool(settings.adopt))
             operators[access] = _operator(f"kuberay-operator{number}", settings, providers[access])
         where = (access, spec.namespace)
         if where not in grants:

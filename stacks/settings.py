@@ -60,7 +60,7 @@ class Settings(Model):
     force: bool = False
     """End running jobs where a change needs it. Set it for one `up`, then take it back."""
     adopt: list[str] = Field(default_factory=list)
-    """Clusters that exist and that Pulumi does not know yet."""
+    """Clusters to take over that exist and that this stack has not made. Set it for one `up`, then take it back."""
 
     def of_clusters(self) -> dict[str, Any]:
         """What is set over the clusters' own fields."""
