@@ -12,7 +12,7 @@ import pulumi_kubernetes as kubernetes
 from infra import kubernetes_names as names
 from infra.body import head_service_name
 from infra.errors import BadSpec
-from infra.labels import owned
+from infra.provider import owned_here
 
 TYPE = "infill:kubernetes:RunnerAccess"
 
@@ -39,26 +39,48 @@ class RunnerAccessArgs:
     gke_service_account: str | None = None
     azure_client_id: str | None = None
 
+    def check(self) -> None:
+        """Refuse what Kubernetes or a cloud would not take.
+
+        Raises:
+            BadSpec: a wrong name, or identities of two clouds.
+        """
+        try:
+            names.dns_1123(self.namespace)
+            names.subdomain(self.service_account)
+            for cluster in self.clusters:
+                names.dns_1035(cluster)
+        except ValueError as exc:
+            raise BadSpec(f"RunnerAccess: {exc}") from None
+        if len(identity(self)) > 1:
+            clouds = ", ".join(identity(self))
+            raise BadSpec(f"RunnerAccess: identities of several clouds ({clouds}); a service account has one")
+        if self.eks_role and not self.eks_role.startswith("arn:"):
+            raise BadSpec(f"RunnerAccess: eks_role: {self.eks_role!r} is no ARN; write arn:aws:iam::ACCOUNT:role/NAME")
+
 
 class RunnerAccess(pulumi.ComponentResource):
     """What a job runner needs in a namespace. The autoscaler's own Role is KubeRay's to make.
 
     Raises:
-        BadSpec: a wrong name, or identities of two clouds.
+        pulumi.RunError: a wrong name, or identities of two clouds.
     """
 
     namespace: pulumi.Output[str]
     service_account: pulumi.Output[str]
 
     def __init__(self, name: str, args: RunnerAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        try:
+            args.check()
+        except BadSpec as exc:  # which Pulumi prints without a traceback
+            raise pulumi.RunError(str(exc)) from None
         super().__init__(TYPE, name, {}, opts)
-        _check(args)
         child = pulumi.ResourceOptions(parent=self)
         self.resources: list[pulumi.Resource] = []
         if args.create_namespace:
             self.resources.append(kubernetes.core.v1.Namespace(name, metadata=_namespace(args.namespace), opts=child))
         inside = pulumi.ResourceOptions(parent=self, depends_on=list(self.resources))
-        named: Any = {"name": args.service_account, "namespace": args.namespace, "labels": owned()}
+        named: Any = {"name": args.service_account, "namespace": args.namespace, "labels": owned_here()}
         annotated: Any = {**named, "annotations": identity(args)}
         account = kubernetes.core.v1.ServiceAccount(name, metadata=annotated, opts=inside)
         role = kubernetes.rbac.v1.Role(name, metadata=named, rules=rules(args.clusters), opts=inside)
@@ -115,16 +137,4 @@ def identity(args: RunnerAccessArgs) -> dict[str, str]:
 
 
 def _namespace(name: str) -> Any:
-    return {"name": name, "labels": {**owned(), "pod-security.kubernetes.io/enforce": "restricted"}}
-
-
-def _check(args: RunnerAccessArgs) -> None:
-    try:
-        names.dns_1123(args.namespace)
-        names.subdomain(args.service_account)
-    except ValueError as exc:
-        raise BadSpec(f"RunnerAccess: {exc}") from None
-    if len(identity(args)) > 1:
-        raise BadSpec(f"RunnerAccess: identities of several clouds ({', '.join(identity(args))}); a service account has one")
-    if args.eks_role and not args.eks_role.startswith("arn:"):
-        raise BadSpec(f"RunnerAccess: eks_role: {args.eks_role!r} is no ARN; write arn:aws:iam::ACCOUNT:role/NAME")
+    return {"name": name, "labels": {**owned_here(), "pod-security.kubernetes.io/enforce": "restricted"}}

@@ -66,6 +66,17 @@ def ray_cluster_body(spec: KubeRayClusterSpec) -> dict[str, Any]:
     return body
 
 
+def resources(spec: KubeRayClusterSpec) -> list[dict[str, Any]]:
+    """Every resource that a spec becomes, but for the Secret of `env_secret_data`."""
+    body = ray_cluster_body(spec)
+    found = [body]
+    if spec.network_policy:
+        found.append(network_policy_body(spec))
+    if spec.upgrade_strategy is UpgradeStrategy.NEW_CLUSTER:
+        found.append(alias_service_body(spec, body["metadata"]["name"]))
+    return found
+
+
 def head_service_name(cluster: str) -> str:
     """The Service that KubeRay makes for a RayCluster's head; under NewCluster, ours of the same form."""
     return f"{cluster}-head-svc"
@@ -292,8 +303,8 @@ def _stamp(cluster: dict[str, Any]) -> None:
     """Write on each pod template what it is made from, so that `up` finds the pods that a change left behind."""
     shared = {"rayVersion": cluster.get("rayVersion"), "authOptions": cluster.get("authOptions")}
     head_only = {key: cluster.get(key) for key in ("enableInTreeAutoscaling", "autoscalerOptions", "gcsFaultToleranceOptions")}
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        made_of = {**shared, "template": group["template"], "rayStartParams": group["rayStartParams"]}
+    for group in (cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])):
+        made_of = {**shared, "template": group.setdefault("template", {}), "rayStartParams": group.get("rayStartParams", {})}
         if group is cluster["headGroupSpec"]:
             made_of |= head_only
         annotations = group["template"].setdefault("metadata", {}).setdefault("annotations", {})
@@ -303,7 +314,8 @@ def _stamp(cluster: dict[str, Any]) -> None:
 def _generation(cluster: dict[str, Any]) -> str:
     """Changes with anything but the bounds of the groups."""
     movable = {"replicas", "minReplicas", "maxReplicas"}
-    groups = [{key: value for key, value in group.items() if key not in movable} for group in cluster["workerGroupSpecs"]]
+    given = cluster.get("workerGroupSpecs", [])
+    groups = [{key: value for key, value in group.items() if key not in movable} for group in given]
     return _digest({**cluster, "workerGroupSpecs": groups})[:HASH_LENGTH]
 
 

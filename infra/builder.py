@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from infra.errors import BadSpec
 from infra.groups import WorkerGroup
+from infra.secrets_in_specs import from_environment
 from infra.spec import (
     ClusterSpec,
     ExternalClusterSpec,
@@ -75,6 +76,9 @@ class _ClusterBuilder(_Builder):
 
         A value that is that of a variable of this environment is kept as ``${env:NAME}``; other secrets are refused by `build`.
         """
+        runtime_env = kwargs.get("runtime_env")
+        if isinstance(runtime_env, Mapping) and isinstance(runtime_env.get("env_vars"), Mapping):
+            kwargs = {**kwargs, "runtime_env": {**runtime_env, "env_vars": from_environment(runtime_env["env_vars"])}}
         return self._set(ray_init_kwargs=dict(kwargs))
 
     def _built(self) -> ClusterSpec:
@@ -182,10 +186,10 @@ class WorkerBuilder(_Builder):
         return self._set(idle_timeout_seconds=seconds)
 
     def env_vars(self, env: Mapping[str, Any]) -> Self:
-        return self._set(env=dict(env))
+        return self._set(env=from_environment(env))
 
     def add_env_var(self, name: str, value: str) -> Self:
-        return self._set(env={**self._fields.get("env", {}), name: value})
+        return self._set(env={**self._fields.get("env", {}), **from_environment({name: value})})
 
     def options(self, **fields: Any) -> Self:
         """Any other field of `WorkerGroup`, by name: ``options(shared_memory="2Gi")``."""
@@ -263,7 +267,7 @@ class KubeRayClusterBuilder(_ClusterBuilder):
             env_vars: Geneva's word for ``env``.
         """
         given = {key: value for key, value in fields.items() if value is not None}
-        return self._set(head_group={**given, **({"env": dict(env_vars)} if env_vars is not None else {})})
+        return self._set(head_group={**given, **({"env": from_environment(env_vars)} if env_vars is not None else {})})
 
     def add_worker_group(self, group: WorkerGroup | WorkerBuilder) -> Self:
         """One more group of workers."""

@@ -43,7 +43,7 @@ class Upgrade:
         restarted: groups whose pods are deleted and made anew; all of them where the head is among them.
         removed: groups whose pods are deleted.
         kept: groups whose pods stay as they were, under strategy None.
-        new_cluster: name of the RayCluster that takes over, under strategy NewCluster.
+        new_cluster: name of the RayCluster that takes over, under strategy NewCluster and on the way back from it.
     """
 
     changes: tuple[Change, ...] = ()
@@ -59,6 +59,8 @@ class Upgrade:
 
     def describe(self) -> str:
         """One sentence on what happens to the pods."""
+        if self.new_cluster and self.disrupts:
+            return f"a new cluster {self.new_cluster} is made and the old one deleted at once, jobs that run end"
         if self.new_cluster:
             return f"a new cluster {self.new_cluster} is made beside it; the old one goes when its jobs are done"
         parts = []
@@ -75,10 +77,10 @@ class Upgrade:
 
 def plan_upgrade(spec: KubeRayClusterSpec, live: Mapping[str, Any]) -> Upgrade:
     """What declaring `spec` does to the RayCluster `live`."""
-    body = ray_cluster_body(spec)
-    if body["metadata"]["name"] != live["metadata"]["name"]:
-        return Upgrade(tuple(differences(spec, live)), new_cluster=body["metadata"]["name"])
-    changes = tuple(differences(spec, live))
+    body, changes = ray_cluster_body(spec), tuple(differences(spec, live))
+    if body["metadata"]["name"] != live["metadata"]["name"]:  # by its hash, or because the strategy was or is NewCluster
+        beside = spec.upgrade_strategy is UpgradeStrategy.NEW_CLUSTER
+        return Upgrade(changes, restarted=() if beside else ("all",), new_cluster=body["metadata"]["name"])
     before, after = template_hashes(dict(live)), template_hashes(body)
     removed = tuple(name for name in before if name not in after)
     changed = tuple(name for name in after if name in before and after[name] != before[name])

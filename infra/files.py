@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +67,20 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-# PyYAML writes these plain; Go's parser (kubectl's) reads the first as booleans, and numbers with exponents as numbers.
-_AMBIGUOUS = re.compile(r"y|Y|n|N|[0-9.]+[eE][0-9]+")
-
-
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = '"' if _AMBIGUOUS.fullmatch(text) else None
+    style = '"' if text in ("y", "Y", "n", "N") or _is_number(text.replace("_", "")) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_number(text: str) -> bool:
+    """Whether Go's parser (kubectl's) takes it for a number; PyYAML writes 08, 1e3 and 0o17 plain."""
+    for read in (float, lambda text: int(text, 0)):
+        try:
+            read(text)
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 _Dumper.add_representer(str, _string)

@@ -64,7 +64,7 @@ async def inspect(
     if not adopt:
         _check_owner(live, stack)
     upgrade = plan_upgrade(spec, live.body)
-    if not upgrade.changes:
+    if not upgrade.changes and not upgrade.new_cluster:
         return live
     say(f"cluster {spec.name}: {upgrade.describe()}\n" + "\n".join(f"  {change}" for change in upgrade.changes))
     if upgrade.disrupts:

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from infra import kubernetes_names as names
 from infra.model import (
     Annotations,
+    Count,
     EnvName,
+    EnvText,
     GroupName,
     Image,
     Labels,
@@ -20,9 +22,11 @@ from infra.model import (
     Raw,
     SubdomainName,
 )
-from infra.secrets_in_specs import referenced, referenced_tree
+from infra.secrets_in_specs import literal_tree, referenced
 
 ARCH_LABEL = "kubernetes.io/arch"
+HOME = "/home/infill"
+"""A volume of its own, so that HOME can be written whatever user an image was made for."""
 Arch = Literal["amd64", "arm64"]
 
 
@@ -31,7 +35,7 @@ class SecretKey(Model):
 
     secret: SubdomainName
     """Name of the Secret."""
-    key: str = Field(min_length=1)
+    key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)
     """Key in it."""
 
 
@@ -43,12 +47,24 @@ class Requests(Model):
     ephemeral_storage: Quantity | None = None
 
 
+def check_requests(requests: Requests | None, **limits: str | None) -> None:
+    """Refuse a request that is more than its limit.
+
+    Raises:
+        ValueError: with the field.
+    """
+    for field, limit in limits.items():
+        asked = getattr(requests, field, None)
+        if asked and limit and names.parsed(asked) > names.parsed(limit):
+            raise ValueError(f"requests.{field}: {asked} is more than the limit {field}: {limit}")
+
+
 class Mount(Model):
     """Where a volume appears in the Ray container."""
 
     name: GroupName
     """Name of the volume."""
-    path: str = Field(pattern=r"^/")
+    path: str = Field(pattern=r"^/[^:]*$")
     """Absolute path in the container."""
     read_only: bool = False
     sub_path: str | None = None
@@ -65,9 +81,9 @@ class Group(Model):
     """CPU limit of a pod, and what Ray schedules by."""
     memory: Quantity = "8Gi"
     """Memory limit of a pod."""
-    gpus: int = Field(default=0, ge=0)
+    gpus: Count = 0
     """Accelerators of a pod."""
-    gpu_resource: Annotated[str, AfterValidator(names.label_key)] = "nvidia.com/gpu"
+    gpu_resource: Annotated[str, AfterValidator(names.resource)] = "nvidia.com/gpu"
     """The accelerator's resource name: nvidia.com/gpu, amd.com/gpu, google.com/tpu, nvidia.com/mig-1g.10gb, ..."""
     requests: Requests | None = None
     """Default: the limits, so that a pod gets what Ray was told (quality of service Guaranteed)."""
@@ -84,7 +100,7 @@ class Group(Model):
     """Labels of the pods."""
     annotations: Annotations = Field(default_factory=dict)
     """Annotations of the pods."""
-    env: dict[EnvName, str | SecretKey] = Field(default_factory=dict)
+    env: dict[EnvName, EnvText | SecretKey] = Field(default_factory=dict)
     """Environment: plain values, `${env:NAME}` of whoever runs `pulumi up` (kept in a Secret), or {secret: NAME, key: KEY}."""
     env_from_secrets: list[SubdomainName] = Field(default_factory=list)
     """Secrets whose keys all become variables."""
@@ -122,7 +138,7 @@ class Group(Model):
     @field_validator("overrides", "volumes")
     @classmethod
     def _overrides_hold_no_secret(cls, overrides: Any) -> Any:
-        return referenced_tree(overrides)
+        return literal_tree(overrides)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -142,24 +158,29 @@ class Group(Model):
             raise ValueError(f"image: {self.image!r} is for arm64 and arch is {self.arch}; set arch: arm64")
 
     def _check_mounts(self) -> None:
-        volumes = [str(volume.get("name")) for volume in self.volumes]
+        volumes = [str(volume.get("name", "")) for volume in self.volumes]
+        paths = [mount.path for mount in self.mounts]
+        ours = {"home": HOME, **({"shared-memory": "/dev/shm"} if self.shared_memory else {})}
         for name in volumes:
-            names.dns_1123(name)
+            try:
+                names.dns_1123(name)
+            except ValueError as exc:
+                raise ValueError(f"volumes: name: {exc}") from None
+            if name in ours:
+                raise ValueError(f"volumes: {name!r} is the name of Infill's own, at {ours[name]}; give it another")
         repeated = {name for name in volumes if volumes.count(name) > 1}
         if repeated:
             raise ValueError(f"volumes: {sorted(repeated)[0]!r} is there twice")
-        paths = [mount.path for mount in self.mounts]
         for mount in self.mounts:
+            if mount.path.rstrip("/") in ours.values():
+                raise ValueError(f"mounts: at {mount.path} is a volume of Infill's own; mount {mount.name!r} elsewhere")
             if mount.name not in volumes:
                 raise ValueError(f"mounts: {mount.name!r} is none of the volumes ({', '.join(volumes) or 'there are none'})")
             if paths.count(mount.path) > 1:
                 raise ValueError(f"mounts: two volumes at {mount.path!r}")
 
     def _check_requests(self) -> None:
-        for field in ("cpus", "memory", "ephemeral_storage"):
-            asked, limit = getattr(self.requests, field, None), getattr(self, field)
-            if asked and limit and names.parsed(asked) > names.parsed(limit):
-                raise ValueError(f"requests.{field}: {asked} is more than the limit {field}: {limit}")
+        check_requests(self.requests, cpus=self.cpus, memory=self.memory, ephemeral_storage=self.ephemeral_storage)
         if self.shared_memory and names.parsed(self.shared_memory) >= names.parsed(self.memory):
             raise ValueError(
                 f"shared_memory: {self.shared_memory} leaves nothing of memory: {self.memory}, which it counts against"
@@ -180,11 +201,11 @@ class WorkerGroup(Group):
     """Default: cpu, or gpu where `gpus` is given; a second one is cpu-2."""
     kind: Literal["cpu", "gpu"] = "cpu"
     """A gpu group has at least one accelerator."""
-    replicas: int | None = Field(default=None, ge=0)
+    replicas: Count | None = None
     """Number of workers of a cluster without autoscaler. Default 1."""
-    min_replicas: int = Field(default=0, ge=0)
-    max_replicas: int = Field(default=10, ge=0)
-    idle_timeout_seconds: int | None = Field(default=None, ge=0)
+    min_replicas: Count = 0
+    max_replicas: Count = 10
+    idle_timeout_seconds: Count | None = None
     """After how many idle seconds the autoscaler removes a worker. Default: the cluster's."""
 
     @model_validator(mode="before")

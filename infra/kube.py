@@ -57,12 +57,12 @@ def access_of(spec: KubeRayClusterSpec) -> Access:
 
 
 def local_access(kubeconfig: str | None = None, context: str | None = None) -> Access:
-    """A kubeconfig: the one given, KUBECONFIG's, or ~/.kube/config.
+    """A kubeconfig: the one given, those that KUBECONFIG joins, or ~/.kube/config.
 
     Raises:
         BadSpec: it, or the context, is missing.
     """
-    paths = (kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
+    paths = [kubeconfig] if kubeconfig else (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
     found = [str(Path(path).expanduser().absolute()) for path in paths if path and Path(path).expanduser().is_file()]
     if not found:
         source = "kubeconfig" if kubeconfig else "KUBECONFIG" if os.environ.get("KUBECONFIG") else "the default"
@@ -137,8 +137,8 @@ class Kubernetes:
             if response.status_code == 401:  # an exec credential that has expired: kr8s renews it where it may raise
                 async with self._api.call_api(**call) as response:
                     pass
-        except kr8s.ServerError as exc:
-            raise NotAllowed(f"Kubernetes ({self.access}) does not accept these credentials: {exc}") from None
+        except (kr8s.ServerError, RuntimeError) as exc:
+            raise _not_accepted(self.access, exc) from None
         except (httpx.HTTPError, OSError, kr8s.APITimeoutError) as exc:
             raise unreachable(self.access, exc) from None
         if response.status_code == 403:
@@ -190,17 +190,28 @@ async def _open(access: Access) -> Any:
     import kr8s.asyncio
 
     try:
-        return await kr8s.asyncio.api(
+        # It takes context and namespace of the first file only, and fails where that has none.
+        opening = kr8s.asyncio.api(
             kubeconfig=access.kubeconfig or "/nonexistent",
             serviceaccount=IN_CLUSTER_FOLDER if access.kubeconfig is None else "",
-            context=access.context,
+            context=access.context or (_contexts(access.kubeconfig.split(os.pathsep))[1] if access.kubeconfig else None),
+            namespace="default",
         )
-    except kr8s.ServerError as exc:
-        raise NotAllowed(f"Kubernetes ({access}) does not accept these credentials: {exc}") from None
+        return await asyncio.wait_for(opening, REQUEST_TIMEOUT)
+    except (kr8s.ServerError, RuntimeError) as exc:
+        raise _not_accepted(access, exc) from None
     except (httpx.HTTPError, OSError, kr8s.APITimeoutError) as exc:
         raise unreachable(access, exc) from None
     except (ValueError, KeyError) as exc:
         raise BadSpec(f"the kubeconfig {access} cannot be used: {exc}") from None
+
+
+def _not_accepted(access: Access, exc: Exception) -> InfraError:
+    """Of an answer that kr8s does not take, or of a kubeconfig's command for credentials that failed (its RuntimeError)."""
+    response: httpx.Response | None = getattr(exc, "response", None)
+    if response is not None and response.is_server_error:
+        return InfraError(f"Kubernetes ({access}) answered {response.status_code}: {_message(response)}")
+    return NotAllowed(f"Kubernetes ({access}) does not accept these credentials: {' '.join(str(exc).split())}")
 
 
 def unreachable(access: Access, exc: BaseException) -> InfraError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from decimal import Decimal
 
@@ -10,7 +11,7 @@ _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
-_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<suffix>[numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<suffix>[numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?")
 # https://github.com/distribution/reference: [host[:port]/]path[:tag][@digest]
 _IMAGE = re.compile(
     r"(?P<host>[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?/)?"
@@ -54,7 +55,7 @@ def subdomain(name: str) -> str:
 def label_key(key: str) -> str:
     """``name`` or ``prefix/name``, of a label, an annotation or a resource."""
     prefix, slash, name = key.rpartition("/")
-    if (slash and not _SUBDOMAIN.fullmatch(prefix)) or not _QUALIFIED.fullmatch(name) or len(name) > 63:
+    if (slash and not _SUBDOMAIN.fullmatch(prefix)) or not _QUALIFIED.fullmatch(name) or len(name) > 63 or len(prefix) > 253:
         raise ValueError(
             f"{key!r} is no label key: [prefix/]name, name of letters, digits, '-', '_' and '.', at most 63 characters"
         )
@@ -69,6 +70,13 @@ def label_value(value: str) -> str:
     return value
 
 
+def resource(name: str) -> str:
+    """The name of a kind of accelerator."""
+    if "/" not in name:
+        raise ValueError(f"{name!r} has no vendor; write nvidia.com/gpu")
+    return label_key(name)
+
+
 def env_name(name: str) -> str:
     if not _ENV_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of an environment variable: letters, digits, '-', '_' and '.', not a digit first")
@@ -80,6 +88,18 @@ def image(reference: str) -> str:
     if not _IMAGE.fullmatch(reference):
         raise ValueError(f"{reference!r} is no image: [registry/]name[:tag][@sha256:digest], name in lowercase")
     return reference
+
+
+def address_block(text: str) -> str:
+    """A block of addresses, of a NetworkPolicy, in the one form that Kubernetes does not warn of."""
+    try:
+        block = str(ipaddress.ip_network(text, strict=False)) if "/" in text else ""
+    except ValueError:
+        block = ""
+    if block != text:
+        remedy = f"it is the block {block}" if block else "write 10.0.0.0/8 or fd00::/8"
+        raise ValueError(f"{text!r} is no block of addresses; {remedy}")
+    return text
 
 
 def quantity(text: str) -> str:

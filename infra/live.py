@@ -81,7 +81,7 @@ async def running_jobs(kube: Kubernetes, cluster: LiveCluster) -> list[str]:
         secret = await kube.get(f"/api/v1/namespaces/{namespace}/secrets/{token_secret_name(cluster.body)}")
         token = base64.b64decode((secret or {}).get("data", {}).get("auth_token", "")).decode()
         # Through the proxy, Authorization is the API server's own.
-        headers = {"X-Ray-Authorization": f"Bearer {token}"}
+        headers = {"X-Ray-Authorization": f"Bearer {token}"} if token else {}
     path = f"/api/v1/namespaces/{namespace}/services/http:{head_service_name(name)}:8265/proxy/api/jobs/"
     try:
         response = await kube.request("GET", path, headers=headers)
@@ -99,8 +99,8 @@ def token_secret_name(body: dict[str, Any]) -> str:
 
 
 def _job_text(job: dict[str, Any]) -> str:
-    entrypoint = (job.get("entrypoint") or "").strip()
-    return f"{job.get('submission_id') or job.get('job_id')} ({entrypoint[:60]})" if entrypoint else str(job.get("submission_id"))
+    name, entrypoint = job.get("submission_id") or job.get("job_id"), (job.get("entrypoint") or "").strip()
+    return f"{name} ({entrypoint[:60]})" if entrypoint else str(name)
 
 
 async def pods_of(kube: Kubernetes, namespace: str, cluster: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -11,6 +12,7 @@ from pydantic._internal._model_construction import ModelMetaclass
 
 from infra import kubernetes_names as names
 from infra.errors import BadSpec
+from infra.secrets_in_specs import looks_secret
 
 
 class _Checked(ModelMetaclass):
@@ -67,28 +69,42 @@ def describe(exc: ValidationError, what: str) -> str:
     for error in exc.errors(include_url=False):
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
         message = error["msg"].removeprefix("Value error, ")
-        if error["type"] not in ("value_error", "missing") and not isinstance(error["input"], Mapping):
-            message += f", not {error['input']!r}"
+        given = error["input"]
+        if error["type"] not in ("value_error", "missing") and not isinstance(given, Mapping):
+            secret = any(looks_secret(str(part), str(given)) for part in error["loc"])
+            message += f", not a {type(given).__name__} that may be a secret" if secret else f", not {given!r}"
         lines.append(f"{what}: {place}: {message}" if place else f"{what}: {message}")
     return "\n".join(dict.fromkeys(lines))
 
 
 def _number_as_text(value: Any) -> Any:
     """YAML gives ``cpus: 2`` as a number; a quantity is a string."""
-    return format(value, "g") if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return value
+    return format(value, ".15g") if isinstance(value, float) else str(value) if isinstance(value, int) else value
+
+
+def _as_json(value: dict[str, Any]) -> Any:
+    """A copy, as JSON holds it: what a builder's caller still has in hand is not part of a spec."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as exc:  # a date of YAML, say
+        raise ValueError(f"{exc}; write it as text, in quotes") from None
 
 
 Quantity = Annotated[
     str,
     BeforeValidator(_number_as_text),
     AfterValidator(names.quantity),
-    Field(json_schema_extra={"examples": ["2", "500m", "8Gi"]}),
+    Field(json_schema_extra={"type": ["string", "number"], "examples": ["2", "500m", "8Gi"]}),
 ]
 Image = Annotated[str, AfterValidator(names.image)]
 EnvName = Annotated[str, AfterValidator(names.env_name)]
+EnvText = Annotated[str, Field(json_schema_extra={"type": ["string", "number", "boolean"]})]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Labels = dict[Annotated[str, AfterValidator(names.label_key)], Annotated[str, AfterValidator(names.label_value)]]
 Annotations = dict[Annotated[str, AfterValidator(names.label_key)], str]
 SubdomainName = Annotated[str, AfterValidator(names.subdomain)]
 GroupName = Annotated[str, AfterValidator(lambda name: names.dns_1123(name, 50))]
-Raw = dict[str, Any]
+Raw = Annotated[dict[str, Any], AfterValidator(_as_json)]
 """A part in Kubernetes' own form (camelCase), checked by the API server."""

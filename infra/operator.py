@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from infra.labels import owned
+from infra.provider import owned_here
 from infra.support import Operator
 
 TYPE = "infill:kubernetes:KubeRayOperator"
@@ -44,6 +45,11 @@ class KubeRayOperatorArgs:
     chart: str | None = None
     definitions: str | None = None
 
+    @property
+    def operator(self) -> Operator:
+        """What it will run, for the support matrix."""
+        return Operator(self.version, frozenset(gate for gate, on in self.feature_gates.items() if on))
+
 
 class KubeRayOperator(pulumi.ComponentResource):
     """KubeRay's operator, as a Helm release of a pinned version.
@@ -55,14 +61,15 @@ class KubeRayOperator(pulumi.ComponentResource):
     namespace: pulumi.Output[str]
 
     def __init__(self, name: str, args: KubeRayOperatorArgs | None = None, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(TYPE, name, {}, opts)
         args = args or KubeRayOperatorArgs()
+        bodies = read_definitions(args)
+        super().__init__(TYPE, name, {}, opts)
         self.namespace_name = args.namespace
-        self.operator = Operator(args.version, frozenset(gate for gate, on in args.feature_gates.items() if on))
+        self.operator = args.operator
         child = pulumi.ResourceOptions(parent=self)
-        metadata: Any = {"name": args.namespace, "labels": owned()}
+        metadata: Any = {"name": args.namespace, "labels": owned_here()}
         space = kubernetes.core.v1.Namespace(name, metadata=metadata, opts=child)
-        definitions = [self._definition(name, body) for body in read_definitions(args)]
+        definitions = [self._definition(name, body) for body in bodies]
         gates = [{"name": gate, "enabled": on} for gate, on in args.feature_gates.items()]
         repository: Any = None if args.chart else {"repo": REPOSITORY}
         self.release = kubernetes.helm.v3.Release(
@@ -81,7 +88,11 @@ class KubeRayOperator(pulumi.ComponentResource):
 
     def _definition(self, name: str, body: dict[str, Any]) -> pulumi.Resource:
         options = pulumi.ResourceOptions(parent=self, retain_on_delete=True)
-        metadata = {**body["metadata"], "annotations": {**body["metadata"].get("annotations", {}), "pulumi.com/patchForce": "true"}}
+        metadata = {
+            **body["metadata"],
+            "labels": {**body["metadata"].get("labels", {}), **owned_here()},
+            "annotations": {**body["metadata"].get("annotations", {}), "pulumi.com/patchForce": "true"},
+        }
         return kubernetes.apiextensions.CustomResource(
             f"{name}-{body['spec']['names']['plural']}",
             api_version=body["apiVersion"],
@@ -99,9 +110,21 @@ def read_definitions(args: KubeRayOperatorArgs) -> list[dict[str, Any]]:
         pulumi.RunError: they cannot be read.
     """
     source = args.definitions or DEFINITIONS.format(version=args.version)
-    return [yaml.load(_text(f"{source}/ray.io_{kind}.yaml"), Loader=_Loader) for kind in KINDS]
+    return [_definition(f"{source}/ray.io_{kind}.yaml") for kind in KINDS]
 
 
+@cache
+def _definition(place: str) -> dict[str, Any]:
+    try:
+        body = yaml.load(_text(place), Loader=_Loader)
+    except yaml.YAMLError as exc:
+        raise pulumi.RunError(f"{place} is not YAML: {' '.join(str(exc).split())}; {_REMEDY}") from None
+    if not isinstance(body, dict) or body.get("kind") != "CustomResourceDefinition":
+        raise pulumi.RunError(f"{place} is no definition (CustomResourceDefinition); {_REMEDY}")
+    return body
+
+
+_REMEDY = "set definitions: to a folder that has KubeRay's"
 # The definitions are a megabyte of YAML: libyaml reads them in a tenth of the time, where PyYAML has it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -113,6 +136,4 @@ def _text(place: str) -> str:
         with urllib.request.urlopen(place, timeout=30) as answer:
             return str(answer.read().decode())
     except (OSError, urllib.error.URLError) as exc:
-        raise pulumi.RunError(
-            f"cannot read KubeRay's definitions at {place}: {exc}; set definitions: to a folder that has them"
-        ) from None
+        raise pulumi.RunError(f"cannot read {place}: {exc}; {_REMEDY}") from None

@@ -10,8 +10,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-# What an item of a list is known by, in the order tried.
-_KEYS = ("name", "groupName", "mountPath", "containerPort", "topologyKey", "key")
+# What an item of a list is known by, in the order tried. Not `key`: two tolerations of one key are two tolerations.
+_KEYS = ("mountPath", "name", "groupName", "containerPort", "topologyKey")
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -28,7 +28,7 @@ def merged(base: Any, change: Any) -> Any:
         return result
     if isinstance(base, list) and isinstance(change, list) and (key := _key_of(base, change)):
         return _merged_by(key, base, change)
-    return copy.deepcopy(change)
+    return _without_nulls(change)
 
 
 def _key_of(base: list[Any], change: list[Any]) -> str | None:
@@ -53,4 +53,6 @@ def _merged_by(key: str, base: list[Any], change: list[Any]) -> list[Any]:
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
     return copy.deepcopy(value)

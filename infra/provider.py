@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
+from infra import labels
 from infra.kube import Access
+
+_LONGEST_LABEL = 63
 
 
 def kubernetes_provider(
@@ -21,15 +25,35 @@ def kubernetes_provider(
             written into the state.
         adopt: take over objects that exist instead of refusing to make them.
     """
+    written = None if ambient else access.kubeconfig
+    if written is None:  # the class fills in KUBECONFIG otherwise, several joined paths too, which the provider cannot read
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(transformations=[_without_kubeconfig]))
     return kubernetes.Provider(
         name,
-        kubeconfig=None if ambient or access.kubeconfig is None else access.kubeconfig,
+        kubeconfig=written,
         context=access.context,
         # What decides whether it is still the same Kubernetes; a kubeconfig that moves is no reason to replace everything.
         cluster_identifier=server_of(access),
         upsert_existing_objects=adopt or None,
         opts=opts,
     )
+
+
+def _without_kubeconfig(made: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult:
+    return pulumi.ResourceTransformationResult({**made.props, "kubeconfig": None}, made.opts)
+
+
+def stack_label() -> str:
+    """Value of `labels.STACK` for the stack that runs; names that are too long for a label end in a hash."""
+    text = f"{pulumi.get_project()}.{pulumi.get_stack()}"
+    if len(text) <= _LONGEST_LABEL:
+        return text.rstrip("-_.")
+    return f"{text[: _LONGEST_LABEL - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def owned_here(cluster: str | None = None) -> dict[str, str]:
+    """Ownership labels of an object that the stack that runs makes."""
+    return {**labels.owned(cluster), labels.STACK: stack_label()}
 
 
 def server_of(access: Access) -> str | None:

@@ -26,6 +26,7 @@ from infra.gate import drain, inspect
 from infra.kube import Access, Kubernetes, access_of, run, run_async
 from infra.live import LiveCluster
 from infra.operator import KubeRayOperator
+from infra.provider import owned_here, stack_label
 from infra.spec import KubeRayClusterSpec, UpgradeStrategy, parse_spec
 from infra.support import check_supported
 from infra.wait import wait_ready
@@ -149,7 +150,7 @@ class RayCluster(pulumi.ComponentResource):
         metadata: Any = {
             "name": env_secret_name(self._spec),
             "namespace": self._spec.namespace,
-            "labels": labels.owned(self._spec.name),
+            "labels": owned_here(self._spec.name),
         }
         data = pulumi.Output.secret(env_secret_data(self._spec))
         return [
@@ -161,8 +162,9 @@ class RayCluster(pulumi.ComponentResource):
             return []
         operator = self._args.operator
         policy = network_policy_body(self._spec, operator.namespace_name if operator else None)
+        metadata: Any = {**policy["metadata"], "labels": owned_here(self._spec.name)}
         opts = pulumi.ResourceOptions(parent=self)
-        return [kubernetes.networking.v1.NetworkPolicy(name, metadata=policy["metadata"], spec=policy["spec"], opts=opts)]
+        return [kubernetes.networking.v1.NetworkPolicy(name, metadata=metadata, spec=policy["spec"], opts=opts)]
 
     def _declare_alias(self, name: str, body: dict[str, Any], served: pulumi.Output[str]) -> pulumi.Output[str]:
         """Under NewCluster: the Service that goes over to the new cluster once it serves; then the old one's jobs may end."""
@@ -170,7 +172,11 @@ class RayCluster(pulumi.ComponentResource):
             return served
         alias = alias_service_body(self._spec, body["metadata"]["name"])
         selector: dict[str, Any] = {**alias["spec"]["selector"], labels.RAY_CLUSTER: served}
-        metadata: Any = {**alias["metadata"], "annotations": {"pulumi.com/skipAwait": "true"}}
+        metadata: Any = {
+            **alias["metadata"],
+            "labels": owned_here(self._spec.name),
+            "annotations": {"pulumi.com/skipAwait": "true"},
+        }
         service_spec: Any = {**alias["spec"], "selector": selector}
         service = kubernetes.core.v1.Service(
             f"{name}-head",
@@ -209,11 +215,6 @@ class RayCluster(pulumi.ComponentResource):
             setattr(self, key, served.apply(partial(_second, value)))
         self.outputs = {key: getattr(self, key) for key in outputs}
         self.register_outputs(self.outputs)
-
-
-def stack_label() -> str:
-    """Value of `labels.STACK` for the stack that runs."""
-    return f"{pulumi.get_project()}.{pulumi.get_stack()}"[:63].rstrip("-_.")
 
 
 def _second(value: Any, _served: str) -> Any:

@@ -24,8 +24,13 @@ _HOPELESS = {
 # What cluster-autoscaler and Karpenter say of a pod that they make a node for, and that they cannot help.
 _NODE_COMES = {"TriggeredScaleUp", "Nominated"}
 _NO_NODE_COMES = {"NotTriggerScaleUp"}
-# KubeRay's events on a RayCluster whose spec it does not take.
-_REFUSED = re.compile(r"Invalid|AutoscalerServiceAccountNotFound|FailedToCreate(Service|ServiceAccount|Role|RoleBinding|PVC)$")
+# KubeRay's events on a RayCluster whose spec it does not take, and on the parts that it makes for one. It tries those again, and
+# one that "already exists" is its own of a moment ago; only the API server's refusal lasts.
+_REFUSED = re.compile(r"Invalid|AutoscalerServiceAccountNotFound")
+_PART_FAILED = re.compile(r"FailedToCreate(Service|ServiceAccount|Role|RoleBinding|PVC)$")
+_LASTS = re.compile(r"forbidden|exceeded quota|is invalid")
+LOOKS_AGAIN_SECONDS = 10
+"""How soon after a change of the spec KubeRay has taken back what it said of the one before."""
 CRASHES = 2
 """A pod that ended so often during one wait is a crash loop: KubeRay replaces such pods instead of restarting them."""
 
@@ -77,7 +82,7 @@ def judge(expected: Expected, snapshot: Snapshot, seen: Seen) -> Verdict:
     """The state of a cluster that `up` has just declared."""
     if snapshot.cluster is None:
         return Verdict(failure="the RayCluster is gone; something else deleted it")
-    refusal = _refused(snapshot) or _not_created(snapshot.cluster)
+    refusal = _refused(snapshot) or _not_created(snapshot.cluster, snapshot.now)
     if refusal:
         return Verdict(failure=refusal)
     for pod in snapshot.pods:
@@ -114,15 +119,22 @@ def _refused(snapshot: Snapshot) -> str | None:
     changed = _changed_at(snapshot.cluster)
     for event in snapshot.events:
         about = event.get("involvedObject", {})
-        if about.get("kind") == "RayCluster" and _REFUSED.match(event.get("reason", "")) and _time(event) >= changed:
-            return f"KubeRay: {event['reason']}: {event.get('message', '')}"
+        reason, message = event.get("reason", ""), event.get("message", "")
+        lasts = _REFUSED.match(reason) or (_PART_FAILED.match(reason) and _LASTS.search(message))
+        if about.get("kind") == "RayCluster" and lasts and _time(event) >= changed:
+            return f"KubeRay: {reason}: {message}"
     return None
 
 
-def _not_created(cluster: Mapping[str, Any]) -> str | None:
+def _not_created(cluster: Mapping[str, Any], now: dt.datetime) -> str | None:
     """Pods that the API server does not take: quota, forbidden, no service account, Pod Security."""
+    changed = _changed_at(cluster)
+    just_changed = (now - changed).total_seconds() < LOOKS_AGAIN_SECONDS
     for condition in cluster.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            since = _parse(condition.get("lastTransitionTime")) or changed
+            if since < changed and just_changed:  # of the spec before; its observedGeneration is not kept up
+                continue
             return f"KubeRay: {condition.get('reason')}: {condition.get('message')}"
     return None
 

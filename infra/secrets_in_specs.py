@@ -17,10 +17,13 @@ REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_NAMES = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(_?ID)?$", re.IGNORECASE)
 # Names that end so and hold no secret.
 _HARMLESS_NAMES = re.compile(r"(MAX|NUM|PAD|EOS|BOS|PRIMARY|SORT|PARTITION|PUBLIC|TOPOLOGY)_?(KEY|TOKEN)S?$", re.IGNORECASE)
-# Forms that the issuers document, so that leaks can be found: AWS, GitHub, GitLab, Slack, OpenAI, Hugging Face, Google, JWT, PEM.
+# Forms that the issuers document, so that leaks can be found; and a password in an address.
 _SECRET_VALUES = re.compile(
-    r"(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{40,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
-    r"|sk-[\w-]{20,}|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"(AKIA|ASIA)[0-9A-Z]{16}"  # AWS
+    r"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{40,}|glpat-[\w-]{20,}"  # GitHub, GitLab
+    r"|xox[abprs]-[\w-]{10,}|sk-[\w-]{20,}|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}"  # Slack, OpenAI, Hugging Face, Google
+    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----"  # JWT, PEM
+    r"|://[^/\s:@$]+:[^/\s@$]+@"
 )
 _PATHS_AND_FLAGS = re.compile(r"[/~].*|true|false|[0-9]{1,6}", re.IGNORECASE)
 
@@ -31,12 +34,13 @@ def looks_secret(name: str, value: str) -> bool:
         return False
     if _SECRET_VALUES.search(value):
         return True
-    named = _SECRET_NAMES.search(name) and not _HARMLESS_NAMES.search(name)
+    # `key` is Kubernetes' own: of a toleration, of a label that is selected, within a Secret.
+    named = name != "key" and _SECRET_NAMES.search(name) and not _HARMLESS_NAMES.search(name)
     return bool(named) and not _PATHS_AND_FLAGS.fullmatch(value)
 
 
 def referenced(name: str, value: str, *, secret_ref: bool = False) -> str:
-    """`value` fit to be stored: ``${env:NAME}`` where it is that of a variable of this environment, itself where it is harmless.
+    """`value` fit to be stored: ``${env:NAME}`` where it is a secret that a variable of this environment holds, else itself.
 
     Args:
         name: name that the value goes under.
@@ -46,13 +50,11 @@ def referenced(name: str, value: str, *, secret_ref: bool = False) -> str:
     Raises:
         ValueError: a secret in plain sight.
     """
-    if os.environ.get(name) == value and value:
-        return f"${{env:{name}}}"
-    if not looks_secret(name, value):
+    holders = [key for key, known in os.environ.items() if known == value]
+    if not looks_secret(name, value) and not any(looks_secret(key, value) for key in holders):
         return value
-    found = next((key for key, known in os.environ.items() if known == value), None)
-    if found is not None:
-        return f"${{env:{found}}}"
+    if holders:
+        return f"${{env:{name if name in holders else holders[0]}}}"
     or_secret = ", or {secret: NAME, key: KEY} for a Kubernetes Secret" if secret_ref else ""
     raise ValueError(
         f"{name} looks like a secret in plain sight ({len(value)} characters); "
@@ -63,12 +65,45 @@ def referenced(name: str, value: str, *, secret_ref: bool = False) -> str:
 def referenced_tree(tree: Any, path: str = "") -> Any:
     """`tree` with every string passed through `referenced`; keys of mappings, and ``name`` beside ``value``, are the names."""
     if isinstance(tree, Mapping):
-        if isinstance(tree.get("name"), str) and isinstance(tree.get("value"), str):
-            return {**tree, "value": referenced(tree["name"], tree["value"])}
-        return {key: referenced_tree(value, str(key)) for key, value in tree.items()}
+        return {key: referenced_tree(value, _name_of(tree, key)) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [referenced_tree(item, path) for item in tree]
     return referenced(path, tree) if isinstance(tree, str) else tree
+
+
+def from_environment(env: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment as whoever writes it down means it: a value that is that of the same variable here is its reference."""
+    return {
+        name: f"${{env:{name}}}" if isinstance(value, str) and value and os.environ.get(name) == value else value
+        for name, value in env.items()
+    }
+
+
+def literal_tree(tree: Any, path: str = "") -> Any:
+    """`tree`, which goes to Kubernetes as it is.
+
+    Raises:
+        ValueError: a secret in plain sight, or a reference, which nothing resolves there.
+    """
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            literal_tree(value, _name_of(tree, key))
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            literal_tree(item, path)
+    elif isinstance(tree, str):
+        instead = "give it in env, or in Kubernetes' form, as the key of a Secret (secretKeyRef)"
+        if reference := REFERENCE.search(tree):
+            raise ValueError(f"{path}: {reference[0]} is resolved in env and ray_init_kwargs only; {instead}")
+        if looks_secret(path, tree):
+            raise ValueError(f"{path} looks like a secret in plain sight ({len(tree)} characters); {instead}")
+    return tree
+
+
+def _name_of(tree: Mapping[Any, Any], key: Any) -> str:
+    """The name that a value of a mapping goes under: its key, or in Kubernetes' lists the ``name`` beside ``value``."""
+    named = tree.get("name")
+    return named if key == "value" and isinstance(named, str) else str(key)
 
 
 def variables(tree: Any) -> Iterator[str]:

@@ -14,10 +14,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from infra import kubernetes_names as names
 from infra.errors import BadSpec
-from infra.groups import Group, HeadGroup, Requests, SecretKey, WorkerGroup
+from infra.groups import Group, HeadGroup, Requests, SecretKey, WorkerGroup, check_requests
 from infra.images import client_python_version, client_ray_version, default_image
-from infra.model import Annotations, Image, Labels, Model, Quantity, Raw, SubdomainName
-from infra.secrets_in_specs import referenced_tree
+from infra.model import Annotations, Count, Image, Labels, Model, Quantity, Raw, SubdomainName
+from infra.secrets_in_specs import literal_tree, referenced_tree
 
 LONGEST_NAME = 50
 """KubeRay takes 53 characters of a RayCluster and makes `<name>-head-svc` of it; the rest is ours."""
@@ -51,7 +51,7 @@ class AutoscalerOptions(Model):
 
     enabled: bool = True
     version: Literal["v1", "v2"] = "v2"
-    idle_timeout_seconds: int = Field(default=60, ge=0)
+    idle_timeout_seconds: Count = 60
     """After how many idle seconds a worker is removed."""
     upscaling_mode: Literal["Default", "Aggressive", "Conservative"] = "Default"
     cpus: Quantity = "500m"
@@ -60,6 +60,11 @@ class AutoscalerOptions(Model):
     """Default: the limits."""
     image: Image | None = None
     """Default: the head's."""
+
+    @model_validator(mode="after")
+    def _requests_fit_limits(self) -> Self:
+        check_requests(self.requests, cpus=self.cpus, memory=self.memory)
+        return self
 
 
 class GcsStorage(Model):
@@ -107,9 +112,9 @@ class GcsFaultTolerance(Model):
 class NetworkPolicy(Model):
     """Who may reach the cluster's pods: they themselves, KubeRay's operator, and these. All else that comes in is dropped."""
 
-    from_namespaces: list[SubdomainName] = Field(default_factory=list)
+    from_namespaces: list[Annotated[str, AfterValidator(names.dns_1123)]] = Field(default_factory=list)
     """Namespaces whose pods may use dashboard, client and metrics ports."""
-    from_blocks: list[Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]] = Field(default_factory=list)
+    from_blocks: list[Annotated[str, AfterValidator(names.address_block)]] = Field(default_factory=list)
     """Address blocks that may, e.g. the API server's, whose service proxy is how a client outside reaches the dashboard."""
 
 
@@ -119,7 +124,7 @@ class Scheduler(Model):
     name: Literal["kueue", "volcano", "yunikorn"]
     queue: Annotated[str, AfterValidator(names.label_value), Field(min_length=1)]
     """Kueue's LocalQueue, Volcano's or YuniKorn's queue."""
-    priority_class: SubdomainName | None = None
+    priority_class: Annotated[SubdomainName, AfterValidator(names.label_value)] | None = None
 
 
 class UpgradeStrategy(StrEnum):
@@ -153,6 +158,10 @@ class ClusterSpec(Model):
     def warnings(self) -> list[str]:
         """What is allowed in a definition and will not work when it is provisioned."""
         return []
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data, without what was not given; its kind is always said."""
+        return {"kind": self.kind, **super().plain()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return parse_spec, (self.plain(),)
@@ -243,6 +252,9 @@ class KubeRayClusterSpec(ClusterSpec):
         repeated = next((name for name in given if given.count(name) > 1), None)
         if repeated:
             raise ValueError(f"two groups have the name {repeated!r}; a group is found by its name")
+        reserved = next((name for name in given if name in ("head", "headgroup")), None)
+        if reserved:
+            raise ValueError(f"{reserved!r} is the head's own name; give the group another")
         taken, named = set(given), []
         for group in groups:
             name = group.name or _free_name(group.kind, taken)
@@ -253,19 +265,36 @@ class KubeRayClusterSpec(ClusterSpec):
     @field_validator("overrides")
     @classmethod
     def _overrides_hold_no_secret(cls, overrides: Raw) -> Raw:
-        return dict(referenced_tree(overrides))
+        return dict(literal_tree(overrides))
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         if self.config_method is not K8sConfigMethod.LOCAL and (self.kubeconfig or self.context):
             raise ValueError(f"kubeconfig, context: belong to config_method LOCAL, and it is {self.config_method}; drop them")
         if self.upgrade_strategy is UpgradeStrategy.NEW_CLUSTER:
-            names.dns_1035(self.name, LONGEST_NAME - HASH_LENGTH - 1)
+            longest = LONGEST_NAME - HASH_LENGTH - 1
+            if len(self.name) > longest:
+                raise ValueError(
+                    f"name: {self.name!r} has {len(self.name)} characters; NewCluster adds a hash, so at most {longest} fit"
+                )
+        self._check_head_env()
         for group in self.worker_groups:
             self._check_replicas(group)
         if self.token_authentication and self.ray_version and not has_token_authentication(self.ray_version):
             raise ValueError(f"token_authentication: Ray has it since 2.52.0, and ray_version is {self.ray_version}")
         return self
+
+    def _check_head_env(self) -> None:
+        """KubeRay refuses what it sets itself."""
+        instead = {
+            "RAY_REDIS_ADDRESS": "gcs_fault_tolerance.redis_address",
+            "REDIS_USERNAME": "gcs_fault_tolerance.redis_username",
+            **({"REDIS_PASSWORD": "gcs_fault_tolerance.redis_password"} if self.gcs_fault_tolerance else {}),
+            "RAY_enable_autoscaler_v2": "autoscaler.version",
+        }
+        wrong = next((name for name in self.head_group.env if name in instead), None)
+        if wrong:
+            raise ValueError(f"head_group.env: {wrong} is KubeRay's to set; give {instead[wrong]}")
 
     def _check_replicas(self, group: WorkerGroup) -> None:
         if self.autoscaler.enabled and group.replicas is not None:
@@ -302,8 +331,8 @@ class KubeRayClusterSpec(ClusterSpec):
         return group.image or default_image(self.ray, python, arch=group.arch, gpu=group.gpus > 0)
 
     def spec_hash(self) -> str:
-        """Changes with the spec and nothing else; 12 hexadecimal digits."""
-        text = json.dumps(self.plain(), sort_keys=True)
+        """Changes with the spec and nothing else; 12 hexadecimal digits. Equal specs have the same."""
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def warnings(self) -> list[str]:
@@ -314,7 +343,7 @@ class KubeRayClusterSpec(ClusterSpec):
                     names.subdomain(group.service_account)
                 except ValueError as exc:
                     found.append(f"{_place(name)}.service_account: {exc}; Kubernetes will refuse it")
-            tag = re.search(r":(\d+\.\d+\.\d+)(-py(\d)(\d+))?\b", group.image or "")
+            tag = re.search(r"\brayproject/ray[-\w]*:(\d+\.\d+\.\d+)(-py(\d)(\d+))?\b", group.image or "")
             if tag and self.ray_version and tag[1] != self.ray_version:
                 found.append(f"{_place(name)}.image: {group.image!r} has Ray {tag[1]}, and ray_version is {self.ray_version}")
             if tag and tag[3] and self.python_version and f"{tag[3]}.{tag[4]}" != self.python_version:
@@ -355,7 +384,7 @@ def parse_spec(data: Any, where: str = "") -> ClusterSpec:
     if not isinstance(data, Mapping):
         raise BadSpec(f"{what}a cluster is a mapping with a name, not {type(data).__name__}")
     kind = data.get("kind", "kuberay")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise BadSpec(f"{what}kind: {kind!r} is none of {', '.join(_KINDS)}")
     return _KINDS[kind].parse(data, where)
 

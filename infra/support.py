@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def check_supported(body: Mapping[str, Any], operator: Operator) -> None:
     """
     name, problems = body["metadata"]["name"], []
     for needed in requirements(body):
-        if operator.version and _numbers(operator.version) < _numbers(needed.since):
+        if operator.version and _is_before(operator.version, needed.since):
             problems.append(
                 f"spec.{needed.path} needs KubeRay {needed.since}, and {operator.version} runs; upgrade it, or drop the field"
             )
@@ -92,7 +93,7 @@ def operator_of(deployments: Iterable[Mapping[str, Any]]) -> Operator:
 
 
 def _gates(words: Iterable[str]) -> frozenset[str]:
-    given = [word.partition("=")[2] for word in words if word.lstrip("-").startswith("feature-gates=")]
+    given = re.findall(r"(?<!\S)--?feature-gates[= ](\S+)", " ".join(words))
     pairs = [pair.partition("=") for gates in given for pair in gates.split(",")]
     return frozenset(name for name, _, value in pairs if value.lower() == "true")
 
@@ -105,6 +106,12 @@ def _asks(part: Any, path: str) -> bool:
     if not isinstance(part, Mapping) or part.get(key) in (None, {}):
         return False
     return _asks(part[key], rest) if rest else (not value or part[key] == value)
+
+
+def _is_before(version: str, since: str) -> bool:
+    """Whether it is older; 1.7 is any 1.7."""
+    running = _numbers(version)
+    return running < _numbers(since)[: len(running)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -16,8 +16,8 @@ from infra.live import clusters_path, end_old_pods, pods_of
 from infra.readiness import Expected, Seen, Snapshot, Verdict, judge
 from infra.spec import KubeRayClusterSpec, UpgradeStrategy
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 3.0
-"""Seconds between two looks."""
+PAUSES = ((30.0, 0.5), (120.0, 1.0), (float("inf"), 3.0))
+"""Seconds waited so far, and between two looks until then."""
 
 
 class ClusterFailed(InfraError):
@@ -52,7 +52,7 @@ async def wait_ready(
     """
     namespace, name = spec.namespace, body["metadata"]["name"]
     expected, seen = expected_of(spec, body), Seen()
-    deadline, pause, said = time.monotonic() + spec.ready_timeout_seconds, FIRST_PAUSE, ""
+    begun, said = time.monotonic(), ""
     ended = await end_old_pods(kube, namespace, name, expected)
     if ended:
         say(f"{name}: ended {', '.join(ended)}, made from what was declared before")
@@ -65,10 +65,10 @@ async def wait_ready(
         if verdict.progress != said:
             said = verdict.progress
             say(f"{name}: waiting for {said}")
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > spec.ready_timeout_seconds:
             raise _too_late(spec, name, verdict)
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.2, LONGEST_PAUSE)
+        await asyncio.sleep(next(pause for until, pause in PAUSES if waited < until))
 
 
 async def snapshot_of(kube: Kubernetes, namespace: str, name: str) -> Snapshot:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runner.cli_clusters import clusters_app
+from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli_eks import eks_token
 
 if TYPE_CHECKING:
-    from runner.connection import Connection
     from runner.table import Table
 
 EXIT_CODES = """
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 jobs_app = typer.Typer(help="Past and running backfills.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(clusters_app, name="clusters")
 
 
 class Cluster(StrEnum):
@@ -39,7 +40,6 @@ class Cluster(StrEnum):
     local = "local"
 
 
-Database = Annotated[str, typer.Argument(metavar="DB", help="Database: a folder, or an s3://, gs:// or az:// address.")]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
 Columns = Annotated[list[str], typer.Argument(metavar="COLUMN...", help="Column to compute; several are computed in one pass.")]
 Function = Annotated[
@@ -51,10 +51,6 @@ Inputs = Annotated[
 Where = Annotated[str | None, typer.Option(metavar="SQL", help="Compute exactly the rows that match.")]
 Stale = Annotated[bool, typer.Option("--stale", help="Compute rows of older function versions too.")]
 Force = Annotated[bool, typer.Option("--force", help="Compute rows even where this version made them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-StorageOptions = Annotated[
-    list[str] | None, typer.Option("--storage-option", metavar="KEY=VALUE", help="As Lance takes them; may be repeated.")
-]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -79,8 +75,8 @@ def backfill(
     """Compute what is missing of a column and publish it in one new table version."""
     from runner.targets import Request, check_where
 
-    with _exit_codes():
-        opened = _open(database, storage_option).open_table(table)
+    with exit_codes():
+        opened = open_database(database, storage_option).open_table(table)
         function = _function(udf)
         missing = [name for name in columns if name not in opened.schema.names]
         if dry_run and missing and function is not None:
@@ -115,8 +111,8 @@ def plan(
     storage_option: StorageOptions = None,
 ) -> None:
     """Show what a backfill would do now. Changes nothing."""
-    with _exit_codes():
-        opened = _open(database, storage_option).open_table(table)
+    with exit_codes():
+        opened = open_database(database, storage_option).open_table(table)
         _print_plan(opened, columns, _function(udf), where=where, stale=stale, force=force, as_json=as_json)
 
 
@@ -130,8 +126,8 @@ def errors(
     storage_option: StorageOptions = None,
 ) -> None:
     """List the rows of a column that are NULL because its function failed on them."""
-    with _exit_codes():
-        found = _open(database, storage_option).open_table(table).errors(column)
+    with exit_codes():
+        found = open_database(database, storage_option).open_table(table).errors(column)
         if as_json:
             typer.echo(json.dumps([error.to_dict() for error in found]))
             return
@@ -153,8 +149,8 @@ def list_jobs(
     """List backfills, the latest first."""
     import dataclasses
 
-    with _exit_codes():
-        records = _open(database, storage_option).jobs(table, limit)
+    with exit_codes():
+        records = open_database(database, storage_option).jobs(table, limit)
         if as_json:
             typer.echo(json.dumps([dataclasses.asdict(record) for record in records]))
             return
@@ -175,8 +171,8 @@ def show_job(
     """Show all that is recorded of a backfill."""
     import dataclasses
 
-    with _exit_codes():
-        record = dataclasses.asdict(_open(database, storage_option).job(job_id))
+    with exit_codes():
+        record = dataclasses.asdict(open_database(database, storage_option).job(job_id))
         if as_json:
             typer.echo(json.dumps(record))
             return
@@ -186,17 +182,6 @@ def show_job(
 
 
 app.command("eks-token")(eks_token)
-
-
-def _open(database: str, storage_options: list[str] | None) -> Connection:
-    from runner.connection import connect
-    from runner.errors import BadInput
-
-    pairs = [option.partition("=") for option in storage_options or []]
-    wrong = [key for key, equals, _ in pairs if not equals]
-    if wrong:
-        raise BadInput(f"--storage-option {wrong[0]!r} is not of the form KEY=VALUE")
-    return connect(database, storage_options={key: value for key, _, value in pairs})
 
 
 def _function(path: str | None) -> Any:
@@ -240,27 +225,3 @@ def _print_new(table: Table, missing: list[str], as_json: bool) -> None:
         typer.echo(json.dumps({"table": table.name, "new_columns": missing, "rows": rows * len(missing)}))
     else:
         typer.echo(f"would add {', '.join(missing)} to {table.name} and compute {rows:,} rows")
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Errors made for people become one message and the documented exit code; anything else is a bug and keeps its traceback."""
-    from infra.errors import BadSpec, InfraError
-    from runner import errors
-
-    busy = (errors.ColumnBusy, errors.CommitConflict)
-    try:
-        yield
-    except errors.RunnerError as exc:
-        typer.echo(f"runner: {exc}", err=True)
-        first = next((error for error in getattr(exc, "errors", ())), None)
-        if first is not None:
-            typer.echo(first.traceback, err=True)
-        code = 2 if isinstance(exc, errors.BadInput) else 3 if isinstance(exc, busy) else 1
-        raise SystemExit(code) from None
-    except InfraError as exc:
-        typer.echo(f"error: {exc}", err=True)
-        raise SystemExit(2 if isinstance(exc, BadSpec) else 1) from None
-    except KeyboardInterrupt:
-        typer.echo("runner: interrupted; finished work is kept and the next backfill takes it up", err=True)
-        sys.exit(130)

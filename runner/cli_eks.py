@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runner.cli_common import exit_codes
+
 
 def eks_token(
     cluster: Annotated[str, typer.Option(metavar="NAME", help="EKS cluster.")],
@@ -18,7 +20,6 @@ def eks_token(
 ) -> None:
     """Print a Kubernetes ExecCredential for an EKS cluster, as "aws eks get-token" does."""
     from infra import eks
-    from runner.cli import _exit_codes
 
-    with _exit_codes():
+    with exit_codes():
         typer.echo(json.dumps(eks.eks_token(region, cluster, role)))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from runner.context import Context
+from runner.context import Context, Kind
+from runner.definitions import CLUSTERS, Definition, Definitions
 from runner.errors import BadInput, TableNotFound
 from runner.records import JobRecord, JobRecords
 from runner.store import Store
 from runner.table import Table
+
+if TYPE_CHECKING:
+    from infra.spec import ClusterSpec
 
 
 def connect(
@@ -106,6 +110,64 @@ class Connection:
         """
         return Context(cluster)
 
+    def define_cluster(self, name: str, spec: ClusterSpec) -> Definition:
+        """Keep a cluster in the database under its name, for `context` and for others who open the database.
+
+        The definitions before it stay in `cluster_history`; one that says the same as the latest makes no new revision.
+
+        Args:
+            name: that of the spec.
+            spec: what the builders of `infra` and `infra.parse_spec` make.
+
+        Raises:
+            BadInput: the name is another than the spec's, or `spec` is no spec.
+            infra.BadSpec: a spec that cannot be read back: one that was changed without its checks.
+        """
+        plain = _plain_cluster(spec)
+        if name in get_args(Kind):
+            raise BadInput(f"{name!r} is what context(cluster={name!r}) knows already; give the cluster another name")
+        if name != spec.name:
+            raise BadInput(f"the cluster is to be known as {name!r} and its spec says {spec.name!r}; give both the same name")
+        return Definitions(self.store, CLUSTERS).define(name, plain)
+
+    def get_cluster(self, name: str) -> ClusterSpec:
+        """The cluster that is defined under a name.
+
+        Raises:
+            BadInput: there is none; with the nearest names there are.
+            infra.BadSpec: this version of Infill does not take what is stored.
+        """
+        return self._cluster(Definitions(self.store, CLUSTERS).get(name))
+
+    def list_clusters(self) -> list[ClusterSpec]:
+        """All clusters that are defined, by name.
+
+        Raises:
+            infra.BadSpec: this version of Infill does not take one of them.
+        """
+        return [self._cluster(found) for found in Definitions(self.store, CLUSTERS).current()]
+
+    def cluster_history(self, name: str) -> list[Definition]:
+        """All revisions of a cluster's definition, newest first; a deletion is one without a spec.
+
+        Raises:
+            BadInput: there never was one; with the nearest names there are.
+        """
+        return Definitions(self.store, CLUSTERS).history(name)
+
+    def delete_cluster(self, name: str) -> Definition:
+        """Define a cluster no more. One that runs goes on running, and the history of the definition stays.
+
+        Raises:
+            BadInput: there is none; with the nearest names there are.
+        """
+        return Definitions(self.store, CLUSTERS).delete(name)
+
+    def _cluster(self, found: Definition) -> ClusterSpec:
+        from infra.spec import parse_spec
+
+        return parse_spec(found.spec, f"cluster {found.name!r} of {self.uri}, revision {found.revision}")
+
     def jobs(self, table: str | None = None, limit: int = 100) -> list[JobRecord]:
         """The latest backfills, newest first."""
         return JobRecords(self.store).latest(table, limit)
@@ -116,3 +178,17 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"Connection({self.uri!r})"
+
+
+def _plain_cluster(spec: Any) -> dict[str, Any]:
+    """What is stored of a spec, once it is known that it can be read back and holds no secret."""
+    from infra.spec import ClusterSpec, parse_spec
+
+    given = type(spec).__name__
+    if hasattr(spec, "build"):
+        raise BadInput(f"define_cluster takes the spec that .build() returns, and this is a {given}; add .build()")
+    if not isinstance(spec, ClusterSpec):
+        raise BadInput(
+            f"define_cluster takes a ClusterSpec, not a {given}; infra.parse_spec(mapping) and infra.files.read_spec(path) make one"
+        )
+    return {"kind": spec.kind, **parse_spec({"kind": spec.kind, **spec.plain()}).plain()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-import getpass
 import json
 import socket
 import threading
@@ -21,7 +20,7 @@ from runner.backfill.pool import Shape
 from runner.backfill.work import Pass
 from runner.errors import BackfillFailed, JobCancelled, RowError, RunnerError
 from runner.lease import column_leases
-from runner.records import JobRecord, JobRecords, new_job_id, now
+from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.result import BackfillResult
 from runner.shipping import METADATA_KEY, VERSIONS_KEY
 from runner.store import refused
@@ -228,7 +227,7 @@ class _Run:
             functions=[spec.path or spec.name for spec in specs],
             executor=self._context.kind if self._context else "local",
             options=self._request.options(),
-            user=_user(),
+            user=user(),
             host=socket.gethostname(),
             started_at=now(),
             read_version=plan.read_version,
@@ -308,10 +307,3 @@ def plan_only(table: Table, request: Request) -> BackfillPlan:
         request, dataset, table.name, table.connection.store, "plan", allow_pickle=table.connection.allow_pickle
     )
     return Planner(dataset, table.name, settings).plan()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -8,14 +8,16 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from infra.access import RunnerAccess, RunnerAccessArgs
+from infra.body import env_secret_data, ray_cluster_body
 from infra.errors import BadSpec, InfraError
 from infra.files import read_folder
 from infra.gate import inspect_removed
 from infra.kube import Access, access_of, run
-from infra.operator import KubeRayOperator, KubeRayOperatorArgs
-from infra.provider import kubernetes_provider
-from infra.raycluster import RayCluster, RayClusterArgs, stack_label
+from infra.operator import KubeRayOperator, KubeRayOperatorArgs, read_definitions
+from infra.provider import kubernetes_provider, stack_label
+from infra.raycluster import RayCluster, RayClusterArgs
 from infra.spec import ClusterSpec, K8sConfigMethod, KubeRayClusterSpec, parse_spec
+from infra.support import check_supported
 from stacks.settings import AccessSettings, OperatorSettings, Settings, read_settings
 
 
@@ -28,8 +30,7 @@ def declare(folder: str | Path) -> dict[str, RayCluster]:
     try:
         settings = read_settings()
         specs = chosen(read_folder(folder), settings, str(folder))
-        for spec in specs:
-            spec.check_provisionable()
+        _check(specs, settings)
         accesses = {spec.name: access_of(spec) for spec in specs}
         if settings.wait:
             _spare_removed(specs, accesses, settings)
@@ -60,6 +61,24 @@ def chosen(found: dict[str, ClusterSpec], settings: Settings, folder: str) -> li
     return specs
 
 
+def _check(specs: list[KubeRayClusterSpec], settings: Settings) -> None:
+    """Refuse now what the components would refuse when others are declared already."""
+    names = [spec.name for spec in specs]
+    unknown = [name for name in settings.adopt if name not in names]
+    if unknown:
+        raise BadSpec(f"infill:adopt: the stack does not make the cluster {unknown[0]!r}; it makes {', '.join(names) or 'none'}")
+    operator, access = _operator_args(settings), _access_args(settings, "default", [])
+    if operator:
+        read_definitions(operator)
+    if access:
+        access.check()
+    for spec in specs:
+        spec.check_provisionable()
+        env_secret_data(spec)
+        if operator:
+            check_supported(ray_cluster_body(spec), operator.operator)
+
+
 def _spare_removed(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], settings: Settings) -> None:
     """Refuse to remove clusters that still have jobs; they are looked for where the stack still has others."""
     may_end_jobs = settings.force or pulumi.runtime.is_dry_run()
@@ -79,11 +98,11 @@ def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], s
             number = f"-{len(providers) + 1}" if providers else ""
             ambient = spec.config_method is K8sConfigMethod.LOCAL and spec.kubeconfig is None
             providers[access] = kubernetes_provider(f"kubernetes{number}", access, ambient=ambient, adopt=bool(settings.adopt))
-            operators[access] = _operator(f"kuberay-operator{number}", settings, providers[access])
+            operators[access] = _operator(f"kuberay-operator{number}", _operator_args(settings), providers[access])
         where = (access, spec.namespace)
         if where not in grants:
-            names = [other.name for other in specs if (accesses[other.name], other.namespace) == where]
-            grants[where] = _grant(f"runner-{spec.namespace}", spec.namespace, names, settings, providers[access])
+            names = [name for other in specs if (accesses[other.name], other.namespace) == where for name in _names(other)]
+            grants[where] = _grant(f"runner-{spec.namespace}", _access_args(settings, spec.namespace, names), providers[access])
         clusters[spec.name] = _cluster(spec, settings, operators[access], grants[where], providers[access])
     return clusters
 
@@ -102,23 +121,33 @@ def _cluster(
     return cluster
 
 
-def _operator(name: str, settings: Settings, provider: kubernetes.Provider) -> KubeRayOperator | None:
+def _names(spec: KubeRayClusterSpec) -> list[str]:
+    """Of the Services and Secrets that a runner needs: the spec's, and under NewCluster that with a hash."""
+    return list(dict.fromkeys([spec.name, ray_cluster_body(spec)["metadata"]["name"]]))
+
+
+def _operator(name: str, args: KubeRayOperatorArgs | None, provider: kubernetes.Provider) -> KubeRayOperator | None:
+    return KubeRayOperator(name, args, pulumi.ResourceOptions(providers=[provider])) if args else None
+
+
+def _operator_args(settings: Settings) -> KubeRayOperatorArgs | None:
     if settings.operator is False:
         return None
     given = settings.operator if isinstance(settings.operator, OperatorSettings) else OperatorSettings()
-    args = KubeRayOperatorArgs(
+    return KubeRayOperatorArgs(
         given.namespace, given.version, given.feature_gates, given.values, given.chart, definitions=given.definitions
     )
-    return KubeRayOperator(name, args, pulumi.ResourceOptions(providers=[provider]))
 
 
-def _grant(
-    name: str, namespace: str, clusters: list[str], settings: Settings, provider: kubernetes.Provider
-) -> RunnerAccess | None:
+def _grant(name: str, args: RunnerAccessArgs | None, provider: kubernetes.Provider) -> RunnerAccess | None:
+    return RunnerAccess(name, args, pulumi.ResourceOptions(providers=[provider])) if args else None
+
+
+def _access_args(settings: Settings, namespace: str, clusters: list[str]) -> RunnerAccessArgs | None:
     if settings.access is False:
         return None
     given = settings.access if isinstance(settings.access, AccessSettings) else AccessSettings()
-    args = RunnerAccessArgs(
+    return RunnerAccessArgs(
         namespace,
         given.create_namespace,
         given.service_account,
@@ -127,4 +156,3 @@ def _grant(
         given.gke_service_account,
         given.azure_client_id,
     )
-    return RunnerAccess(name, args, pulumi.ResourceOptions(providers=[provider]))
