@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     )
     from infra.errors import BadSpec, InfraError, NotAllowed
     from infra.groups import HeadGroup, WorkerGroup
-    from infra.spec import (
-        ClusterSpec,
-        ExternalClusterSpec,
-        K8sConfigMethod,
-        KubeRayClusterSpec,
-        LocalClusterSpec,
-        UpgradeStrategy,
-        parse_spec,
-    )
+    from infra.parts import K8sConfigMethod, UpgradeStrategy
+    from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec
 
 _HOMES = {
     "BadSpec": "infra.errors",
@@ -41,13 +34,13 @@ _HOMES = {
     "GenevaCluster": "infra.builder",
     "HeadGroup": "infra.groups",
     "InfraError": "infra.errors",
-    "K8sConfigMethod": "infra.spec",
+    "K8sConfigMethod": "infra.parts",
     "KubeRayClusterBuilder": "infra.builder",
     "KubeRayClusterSpec": "infra.spec",
     "LocalClusterSpec": "infra.spec",
     "LocalRayClusterBuilder": "infra.builder",
     "NotAllowed": "infra.errors",
-    "UpgradeStrategy": "infra.spec",
+    "UpgradeStrategy": "infra.parts",
     "WorkerGroup": "infra.groups",
     "parse_spec": "infra.spec",
     "ray_cluster_body": "infra.body",

@@ -9,8 +9,9 @@ from typing import Any
 from infra import labels
 from infra.groups import HOME, Group, Requests, SecretKey, WorkerGroup
 from infra.overrides import merged
+from infra.parts import AutoscalerOptions, GcsFaultTolerance, UpgradeStrategy
 from infra.secrets_in_specs import resolved, variables
-from infra.spec import HASH_LENGTH, AutoscalerOptions, GcsFaultTolerance, KubeRayClusterSpec, UpgradeStrategy
+from infra.spec import HASH_LENGTH, KubeRayClusterSpec
 
 API_VERSION = "ray.io/v1"
 HEAD_GRACE_SECONDS = 10
@@ -195,6 +196,7 @@ def _template(spec: KubeRayClusterSpec, name: str, group: Group, container: str,
         "env": _env(spec, name, group),
         "resources": _resources(group),
         "securityContext": merged(_CONTAINER_SECURITY, group.security_context),
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # a crash tells its last lines, here and in `kubectl describe`
         "volumeMounts": mounts,
     }
     if ports:

@@ -10,16 +10,9 @@ from typing import Any, Self
 
 from infra.errors import BadSpec
 from infra.groups import WorkerGroup
+from infra.parts import K8sConfigMethod
 from infra.secrets_in_specs import from_environment
-from infra.spec import (
-    ClusterSpec,
-    ExternalClusterSpec,
-    K8sConfigMethod,
-    KubeRayClusterSpec,
-    LocalClusterSpec,
-    parse_spec,
-    warn_about,
-)
+from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec, warn_about
 
 
 class Cluster:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra import labels
 from infra.body import ray_cluster_body, template_hashes
 from infra.kubernetes_names import parsed
-from infra.spec import KubeRayClusterSpec, UpgradeStrategy
+from infra.parts import UpgradeStrategy
+from infra.readiness import Expected, group_of, is_outdated
+from infra.spec import KubeRayClusterSpec
 
 AUTOSCALED = "replicas"
 """Field of a worker group that the autoscaler moves."""
@@ -88,6 +90,17 @@ def plan_upgrade(spec: KubeRayClusterSpec, live: Mapping[str, Any]) -> Upgrade:
         return Upgrade(changes, removed=removed, kept=tuple(map(_readable, changed)))
     restarted = ("all",) if labels.HEAD_GROUP in changed else changed
     return Upgrade(changes, restarted=restarted, removed=removed)
+
+
+def with_old_pods(upgrade: Upgrade, expected: Expected, pods: Iterable[dict[str, Any]]) -> Upgrade:
+    """`upgrade`, with the pods that a change before it left behind: under strategy None, or because that `up` was interrupted."""
+    old = {group_of(pod) for pod in pods if is_outdated(pod, expected) and "deletionTimestamp" not in pod["metadata"]}
+    removed = tuple(sorted({*upgrade.removed, *(old - set(expected.templates))}))
+    if expected.keep_old:
+        return replace(upgrade, removed=removed)
+    changed = {*upgrade.restarted, *(old & set(expected.templates))}
+    restarted = ("all",) if changed & {"all", labels.HEAD_GROUP} else tuple(sorted(changed))
+    return replace(upgrade, restarted=restarted, removed=removed)
 
 
 def differences(spec: KubeRayClusterSpec, live: Mapping[str, Any]) -> list[Change]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from infra import labels
 from infra.body import ray_cluster_body
-from infra.changes import plan_upgrade
+from infra.changes import plan_upgrade, with_old_pods
 from infra.errors import InfraError
 from infra.kube import Access, Kubernetes
-from infra.live import LiveCluster, clusters_path, find_all, running_jobs
+from infra.live import LiveCluster, clusters_path, find_all, pods_of, running_jobs
 from infra.preflight import check_rights, find_operator
 from infra.spec import KubeRayClusterSpec
 from infra.support import Operator, check_supported
+from infra.wait import expected_of
 
 PAUSE = 2.0
 DRAIN_SECONDS = 3600.0
@@ -64,9 +65,13 @@ async def inspect(
     if not adopt:
         _check_owner(live, stack)
     upgrade = plan_upgrade(spec, live.body)
-    if not upgrade.changes and not upgrade.new_cluster:
+    if not upgrade.new_cluster:
+        expected = expected_of(spec, ray_cluster_body(spec))
+        upgrade = with_old_pods(upgrade, expected, await pods_of(kube, live.namespace, live.name))
+    if not upgrade.changes and not upgrade.new_cluster and not upgrade.disrupts:
         return live
-    say(f"cluster {spec.name}: {upgrade.describe()}\n" + "\n".join(f"  {change}" for change in upgrade.changes))
+    why = "" if upgrade.changes else ", which an earlier change left as they were"
+    say(f"cluster {spec.name}: {upgrade.describe()}{why}\n" + "\n".join(f"  {change}" for change in upgrade.changes))
     if upgrade.disrupts:
         await _spare_jobs(kube, live, f"this change ({upgrade.describe()})", may_end_jobs, warn)
     return live
@@ -93,6 +98,7 @@ async def inspect_removed(access: Access, namespace: str, stack: str, declared: 
         JobsRunning: jobs run, and not `may_end_jobs`.
     """
     kube = await Kubernetes.connect(access)
+    await _check_once(kube, namespace)
     bodies = await kube.list(clusters_path(namespace), labelSelector=f"{labels.STACK}={stack}")
     for live in map(LiveCluster.of, bodies):
         if live.body["metadata"]["labels"].get(labels.CLUSTER) not in declared:

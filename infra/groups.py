@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from infra import kubernetes_names as names
 from infra.model import (
     Annotations,
+    Bytes,
     Count,
     EnvName,
     EnvText,
@@ -18,6 +19,7 @@ from infra.model import (
     Image,
     Labels,
     Model,
+    OwnLabels,
     Quantity,
     Raw,
     SubdomainName,
@@ -43,8 +45,8 @@ class Requests(Model):
     """What is asked of the scheduler, where it is less than the limits. Ray counts on the limits."""
 
     cpus: Quantity | None = None
-    memory: Quantity | None = None
-    ephemeral_storage: Quantity | None = None
+    memory: Bytes | None = None
+    ephemeral_storage: Bytes | None = None
 
 
 def check_requests(requests: Requests | None, **limits: str | None) -> None:
@@ -79,7 +81,7 @@ class Group(Model):
     """Platform of the nodes; also a node selector."""
     cpus: Quantity = "4"
     """CPU limit of a pod, and what Ray schedules by."""
-    memory: Quantity = "8Gi"
+    memory: Bytes = "8Gi"
     """Memory limit of a pod."""
     gpus: Count = 0
     """Accelerators of a pod."""
@@ -87,16 +89,16 @@ class Group(Model):
     """The accelerator's resource name: nvidia.com/gpu, amd.com/gpu, google.com/tpu, nvidia.com/mig-1g.10gb, ..."""
     requests: Requests | None = None
     """Default: the limits, so that a pod gets what Ray was told (quality of service Guaranteed)."""
-    ephemeral_storage: Quantity | None = None
+    ephemeral_storage: Bytes | None = None
     """Disk limit of a pod."""
-    shared_memory: Quantity | None = None
+    shared_memory: Bytes | None = None
     """Size of /dev/shm, Ray's object store; counts as memory of the pod. Default: the container runtime's (64 MiB)."""
     service_account: str | None = None
     """Default: the namespace's."""
     node_selector: Labels = Field(default_factory=dict)
     tolerations: list[Raw] = Field(default_factory=list)
     """Kubernetes' form: {key, operator, value, effect}."""
-    labels: Labels = Field(default_factory=dict)
+    labels: OwnLabels = Field(default_factory=dict)
     """Labels of the pods."""
     annotations: Annotations = Field(default_factory=dict)
     """Annotations of the pods."""

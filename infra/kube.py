@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra.errors import BadSpec, InfraError, NotAllowed
-from infra.spec import K8sConfigMethod, KubeRayClusterSpec
+from infra.parts import K8sConfigMethod
+from infra.spec import KubeRayClusterSpec
 
 if TYPE_CHECKING:
     import httpx

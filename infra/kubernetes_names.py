@@ -108,6 +108,23 @@ def quantity(text: str) -> str:
     return text
 
 
+SMALLEST_MEMORY = Decimal(10**6)
+
+
+def memory(text: str) -> str:
+    """A quantity of bytes that a process can live in; a number alone is bytes, and mostly meant as Gi."""
+    if parsed(text) < SMALLEST_MEMORY:
+        raise ValueError(f"{text!r} is {parsed(text):f} bytes; write 8Gi")
+    return text
+
+
+def own_label_key(key: str) -> str:
+    """The key of a label that a user may set: not one by which Infill or KubeRay knows its objects."""
+    if key.startswith(("infill/", "ray.io/")) and key not in ("ray.io/scheduler-name", "ray.io/priority-class-name"):
+        raise ValueError(f"{key!r} is set by {key.partition('/')[0]} itself; choose another prefix")
+    return label_key(key)
+
+
 def parsed(text: str) -> Decimal:
     """The number that a quantity means: ``"500m"`` is 0.5, ``"1Gi"`` 1073741824.
 

@@ -11,6 +11,9 @@ STACK = "infill/stack"
 TEMPLATE_HASH = "infill/template-hash"
 """On pods: what they were made from. A pod with another one than its group's is out of date."""
 
+LOOK_AGAIN = "infill/look-again"
+"""An annotation of a RayCluster: when KubeRay was last asked to try again what had failed."""
+
 # KubeRay's, https://github.com/ray-project/kuberay (ray-operator/controllers/ray/utils/constant.go)
 RAY_CLUSTER = "ray.io/cluster"
 RAY_GROUP = "ray.io/group"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +108,17 @@ async def pods_of(kube: Kubernetes, namespace: str, cluster: str) -> list[dict[s
     return await kube.list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{labels.RAY_CLUSTER}={cluster}")
 
 
-async def end_old_pods(kube: Kubernetes, namespace: str, cluster: str, expected: Expected) -> list[str]:
+async def end_old_pods(
+    kube: Kubernetes,
+    namespace: str,
+    cluster: str,
+    expected: Expected,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> list[str]:
     """Delete the pods of groups that are gone, and those of an older template; all of them where the head's changed.
+
+    Args:
+        before: called before the first is deleted; what it raises spares them.
 
     KubeRay makes the new ones. Returns the names of the deleted.
     """
@@ -118,6 +128,10 @@ async def end_old_pods(kube: Kubernetes, namespace: str, cluster: str, expected:
         old = [pod for pod in old if pod["metadata"]["labels"].get(labels.RAY_GROUP) not in expected.templates]
     elif any(pod["metadata"]["labels"].get(labels.RAY_GROUP) == labels.HEAD_GROUP for pod in old):
         old = pods
+    if old and before is not None:
+        await before()
     for pod in old:
-        await kube.delete(f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}")
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
+        head = pod["metadata"]["labels"].get(labels.RAY_GROUP) == labels.HEAD_GROUP
+        await kube.request("DELETE", path, params={"gracePeriodSeconds": "2"} if head else {})
     return [pod["metadata"]["name"] for pod in old]

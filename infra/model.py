@@ -98,11 +98,13 @@ Quantity = Annotated[
     AfterValidator(names.quantity),
     Field(json_schema_extra={"type": ["string", "number"], "examples": ["2", "500m", "8Gi"]}),
 ]
+Bytes = Annotated[Quantity, AfterValidator(names.memory)]
 Image = Annotated[str, AfterValidator(names.image)]
 EnvName = Annotated[str, AfterValidator(names.env_name)]
 EnvText = Annotated[str, Field(json_schema_extra={"type": ["string", "number", "boolean"]})]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Labels = dict[Annotated[str, AfterValidator(names.label_key)], Annotated[str, AfterValidator(names.label_value)]]
+OwnLabels = dict[Annotated[str, AfterValidator(names.own_label_key)], Annotated[str, AfterValidator(names.label_value)]]
 Annotations = dict[Annotated[str, AfterValidator(names.label_key)], str]
 SubdomainName = Annotated[str, AfterValidator(names.subdomain)]
 GroupName = Annotated[str, AfterValidator(lambda name: names.dns_1123(name, 50))]

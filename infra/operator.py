@@ -36,6 +36,8 @@ class KubeRayOperatorArgs:
         values: merged into the chart's values.
         chart: a folder or archive that holds the chart. Default: the release's, from KubeRay's Helm repository.
         definitions: folder or address of the definitions' files. Default: the release's, at GitHub.
+        definitions_provider: a provider that takes over definitions that are there already, as after an earlier stack: see
+            `kubernetes_provider(adopt=True)`. Default: the component's own provider, which refuses them.
     """
 
     namespace: str = "kuberay-system"
@@ -44,6 +46,7 @@ class KubeRayOperatorArgs:
     values: Mapping[str, Any] = field(default_factory=dict)
     chart: str | None = None
     definitions: str | None = None
+    definitions_provider: kubernetes.Provider | None = None
 
     @property
     def operator(self) -> Operator:
@@ -69,7 +72,7 @@ class KubeRayOperator(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         metadata: Any = {"name": args.namespace, "labels": owned_here()}
         space = kubernetes.core.v1.Namespace(name, metadata=metadata, opts=child)
-        definitions = [self._definition(name, body) for body in bodies]
+        definitions = [self._definition(name, body, args.definitions_provider) for body in bodies]
         gates = [{"name": gate, "enabled": on} for gate, on in args.feature_gates.items()]
         repository: Any = None if args.chart else {"repo": REPOSITORY}
         self.release = kubernetes.helm.v3.Release(
@@ -86,8 +89,8 @@ class KubeRayOperator(pulumi.ComponentResource):
         self.namespace = self.release.namespace.apply(lambda _: args.namespace)
         self.register_outputs({"namespace": self.namespace, "version": args.version})
 
-    def _definition(self, name: str, body: dict[str, Any]) -> pulumi.Resource:
-        options = pulumi.ResourceOptions(parent=self, retain_on_delete=True)
+    def _definition(self, name: str, body: dict[str, Any], provider: kubernetes.Provider | None) -> pulumi.Resource:
+        options = pulumi.ResourceOptions(parent=self, retain_on_delete=True, provider=provider)
         metadata = {
             **body["metadata"],
             "labels": {**body["metadata"].get("labels", {}), **owned_here()},

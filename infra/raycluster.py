@@ -26,8 +26,9 @@ from infra.gate import drain, inspect
 from infra.kube import Access, Kubernetes, access_of, run, run_async
 from infra.live import LiveCluster
 from infra.operator import KubeRayOperator
+from infra.parts import UpgradeStrategy
 from infra.provider import owned_here, stack_label
-from infra.spec import KubeRayClusterSpec, UpgradeStrategy, parse_spec
+from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import check_supported
 from infra.wait import wait_ready
 

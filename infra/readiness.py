@@ -31,8 +31,10 @@ _PART_FAILED = re.compile(r"FailedToCreate(Service|ServiceAccount|Role|RoleBindi
 _LASTS = re.compile(r"forbidden|exceeded quota|is invalid")
 LOOKS_AGAIN_SECONDS = 10
 """How soon after a change of the spec KubeRay has taken back what it said of the one before."""
+# Exit codes of a container that obeyed, and of one that was killed: what a deleted pod's have.
+_ENDED_BY_OTHERS = {0, 137, 143}
 CRASHES = 2
-"""A pod that ended so often during one wait is a crash loop: KubeRay replaces such pods instead of restarting them."""
+"""So many pods in a row that ended are a crash loop: KubeRay replaces such pods instead of restarting them."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +64,51 @@ class Snapshot:
     now: dt.datetime
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A pod that ended by itself: its group, when it ran, and the words for it."""
+
+    group: str
+    started: dt.datetime | None
+    finished: dt.datetime | None
+    text: str
+
+
 @dataclass
 class Seen:
     """What a wait remembers: how each pod that ended did so."""
 
-    ended: dict[str, tuple[str, str]] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`failure` says why it cannot start, in Kubernetes' words; `progress` what it waits for."""
+    """`failure` says why it cannot start, in Kubernetes' words; `progress` what it waits for.
+
+    Attributes:
+        tried_again: KubeRay tries again what failed, after pauses that grow to minutes: it may work by now.
+    """
 
     ready: bool = False
     failure: str | None = None
     progress: str = ""
+    tried_again: bool = field(default=False, compare=False)
 
 
 def judge(expected: Expected, snapshot: Snapshot, seen: Seen) -> Verdict:
     """The state of a cluster that `up` has just declared."""
     if snapshot.cluster is None:
         return Verdict(failure="the RayCluster is gone; something else deleted it")
-    refusal = _refused(snapshot) or _not_created(snapshot.cluster, snapshot.now)
+    refusal = refused(snapshot)
     if refusal:
-        return Verdict(failure=refusal)
+        return Verdict(failure=refusal, tried_again=not refusal.startswith("KubeRay: Invalid"))
+    refusal = _not_created(snapshot.cluster, snapshot.now)
+    if refusal:
+        return Verdict(failure=refusal, tried_again=True)
     for pod in snapshot.pods:
-        failure = _hopeless(pod) or _unschedulable(pod, expected, snapshot) or _crashed(pod, seen)
+        failure = None if is_outdated(pod, expected) else _crashed(pod, seen)
+        if not _ends(pod):
+            failure = failure or _hopeless(pod) or _not_mounted(pod, expected, snapshot) or _unschedulable(pod, expected, snapshot)
         if failure:
             return Verdict(failure=failure)
     if expected.suspended:
@@ -97,45 +119,57 @@ def judge(expected: Expected, snapshot: Snapshot, seen: Seen) -> Verdict:
 def _counted(expected: Expected, snapshot: Snapshot) -> Verdict:
     waits = []
     for group, template in expected.templates.items():
-        pods = [pod for pod in snapshot.pods if _group(pod) == group and not _ends(pod)]
+        pods = [pod for pod in snapshot.pods if group_of(pod) == group and not _ends(pod)]
         current = [pod for pod in pods if expected.keep_old or _template(pod) == template]
         ready, needed = sum(map(_is_ready, current)), expected.pods.get(group, 0)
         if ready < needed:
             waits.append(f"{'head' if group == labels.HEAD_GROUP else group} {ready}/{needed}")
-    old = [] if expected.keep_old else [pod for pod in snapshot.pods if is_outdated(pod, expected)]
+    # Those that end already are no part of the cluster any more; a worker whose head is gone takes all of its 30 s for it.
+    old = [] if expected.keep_old else [pod for pod in snapshot.pods if is_outdated(pod, expected) and not _ends(pod)]
     if old:
         waits.append(f"{len(old)} old pods to end")
     return Verdict(ready=not waits, progress=", ".join(waits))
 
 
+def has_not_begun(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod has no node, or none of its containers has run there: only events say why."""
+    return all("waiting" in status.get("state", {}) for status in _container_statuses(pod))
+
+
 def is_outdated(pod: Mapping[str, Any], expected: Expected) -> bool:
     """Whether a pod is of a group that is gone, or was made from an older template."""
-    return expected.templates.get(_group(pod)) != _template(pod)
+    return expected.templates.get(group_of(pod)) != _template(pod)
 
 
-def _refused(snapshot: Snapshot) -> str | None:
+def refused(snapshot: Snapshot) -> str | None:
     """KubeRay's own refusal of the spec that stands now: an event since the spec last changed."""
     assert snapshot.cluster is not None
-    changed = _changed_at(snapshot.cluster)
+    changed = changed_at(snapshot.cluster)
     for event in snapshot.events:
         about = event.get("involvedObject", {})
         reason, message = event.get("reason", ""), event.get("message", "")
         lasts = _REFUSED.match(reason) or (_PART_FAILED.match(reason) and _LASTS.search(message))
-        if about.get("kind") == "RayCluster" and lasts and _time(event) >= changed:
+        if about.get("kind") == "RayCluster" and lasts and _time(event) >= changed and not _overcome(event, snapshot):
             return f"KubeRay: {reason}: {message}"
     return None
 
 
+def _overcome(event: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    """Whether KubeRay has come further since than to what an event says: it has made a pod."""
+    made = [_parse(pod["metadata"].get("creationTimestamp")) for pod in snapshot.pods]
+    return not event["reason"].startswith("Invalid") and any(time >= _time(event) for time in made if time)
+
+
 def _not_created(cluster: Mapping[str, Any], now: dt.datetime) -> str | None:
     """Pods that the API server does not take: quota, forbidden, no service account, Pod Security."""
-    changed = _changed_at(cluster)
+    changed = changed_at(cluster)
     just_changed = (now - changed).total_seconds() < LOOKS_AGAIN_SECONDS
     for condition in cluster.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             since = _parse(condition.get("lastTransitionTime")) or changed
             if since < changed and just_changed:  # of the spec before; its observedGeneration is not kept up
                 continue
-            return f"KubeRay: {condition.get('reason')}: {condition.get('message')}"
+            return f"KubeRay: {condition.get('reason')}: {' '.join(str(condition.get('message')).split())}"
     return None
 
 
@@ -146,6 +180,17 @@ def _hopeless(pod: Mapping[str, Any]) -> str | None:
             last = (status.get("lastState", {}).get("terminated") or {}) if waiting["reason"] == "CrashLoopBackOff" else {}
             ended = f" ({_ending(last)})" if last else ""
             return f"pod {_name(pod)}, container {status.get('name')}: {waiting['reason']}: {waiting.get('message', '')}{ended}"
+    return None
+
+
+def _not_mounted(pod: Mapping[str, Any], expected: Expected, snapshot: Snapshot) -> str | None:
+    """A volume of something that is not there: Kubernetes goes on trying, and says so in events only."""
+    for event in snapshot.events:
+        about = event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]
+        if about and event.get("reason") == "FailedMount" and "not found" in event.get("message", ""):
+            made = _parse(pod["metadata"].get("creationTimestamp")) or snapshot.now
+            if not _is_ready(pod) and (snapshot.now - made).total_seconds() >= expected.unschedulable_seconds:
+                return f"pod {_name(pod)}: FailedMount: {event['message']}"
     return None
 
 
@@ -167,14 +212,29 @@ def _unschedulable(pod: Mapping[str, Any], expected: Expected, snapshot: Snapsho
 
 
 def _crashed(pod: Mapping[str, Any], seen: Seen) -> str | None:
-    """The second pod of a group that ended by itself; one may be a node's fault."""
+    """A pod that ended by itself as the one before it did; one may be a node's fault, and several at once the head's."""
     for status in _container_statuses(pod):
         terminated = status.get("state", {}).get("terminated")
-        if terminated and not _ends(pod) and not _is_init(pod, status):
-            uid = pod["metadata"]["uid"]
-            seen.ended.setdefault(uid, (_group(pod), f"pod {_name(pod)}, container {status.get('name')}: {_ending(terminated)}"))
-    ended = [text for group, text in seen.ended.values() if group == _group(pod)]
-    return f"{ended[-1]}; {len(ended)} pods of the group ended so: a crash loop" if len(ended) >= CRASHES else None
+        if terminated and _by_itself(pod, terminated) and not _is_init(pod, status):
+            times = _parse(terminated.get("startedAt")), _parse(terminated.get("finishedAt"))
+            text = f"pod {_name(pod)}, container {status.get('name')}: {_ending(terminated)}"
+            seen.ended.setdefault(pod["metadata"]["uid"], Ended(group_of(pod), *times, text))
+    ended = [one for one in seen.ended.values() if one.group == group_of(pod)]
+    loop = len(ended) >= CRASHES and any(_follows(later, ended[0]) for later in ended[1:])
+    return f"{ended[-1].text}; {len(ended)} pods of the group ended so: a crash loop" if loop else None
+
+
+def _follows(later: Ended, earlier: Ended) -> bool:
+    return later.started is None or earlier.finished is None or later.started >= earlier.finished
+
+
+def _by_itself(pod: Mapping[str, Any], terminated: Mapping[str, Any]) -> bool:
+    """Whether a container ended before someone deleted its pod, as KubeRay does with a pod that crashed."""
+    deleted, ended = _parse(pod["metadata"].get("deletionTimestamp")), _parse(terminated.get("finishedAt"))
+    if deleted is None or ended is None:
+        return deleted is None
+    asked = deleted - dt.timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+    return ended < asked or (ended == asked and terminated.get("exitCode") not in _ENDED_BY_OTHERS)
 
 
 def _is_init(pod: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
@@ -207,7 +267,8 @@ def _name(pod: Mapping[str, Any]) -> str:
     return str(pod["metadata"]["name"])
 
 
-def _group(pod: Mapping[str, Any]) -> str:
+def group_of(pod: Mapping[str, Any]) -> str:
+    """KubeRay's name of the pod's group."""
     return str(pod["metadata"].get("labels", {}).get(labels.RAY_GROUP, ""))
 
 
@@ -215,7 +276,7 @@ def _template(pod: Mapping[str, Any]) -> str:
     return str(pod["metadata"].get("annotations", {}).get(labels.TEMPLATE_HASH, ""))
 
 
-def _changed_at(cluster: Mapping[str, Any]) -> dt.datetime:
+def changed_at(cluster: Mapping[str, Any]) -> dt.datetime:
     """When the spec was last written, from the fields' managers: to the second, as events' times are."""
     metadata = cluster["metadata"]
     times = [

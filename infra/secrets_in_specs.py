@@ -30,10 +30,10 @@ _PATHS_AND_FLAGS = re.compile(r"[/~].*|true|false|[0-9]{1,6}", re.IGNORECASE)
 
 def looks_secret(name: str, value: str) -> bool:
     """Whether a value, by its own form or by the name it goes under, looks like a key, token or password."""
-    if not value or REFERENCE.fullmatch(value):
-        return False
-    if _SECRET_VALUES.search(value):
+    if _SECRET_VALUES.search(REFERENCE.sub("", value)):
         return True
+    if not value or REFERENCE.search(value):
+        return False
     # `key` is Kubernetes' own: of a toleration, of a label that is selected, within a Secret.
     named = name != "key" and _SECRET_NAMES.search(name) and not _HARMLESS_NAMES.search(name)
     return bool(named) and not _PATHS_AND_FLAGS.fullmatch(value)

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from infra import labels
@@ -13,11 +14,16 @@ from infra.body import template_hashes
 from infra.errors import InfraError
 from infra.kube import Kubernetes
 from infra.live import clusters_path, end_old_pods, pods_of
-from infra.readiness import Expected, Seen, Snapshot, Verdict, judge
-from infra.spec import KubeRayClusterSpec, UpgradeStrategy
+from infra.parts import UpgradeStrategy
+from infra.readiness import Expected, Seen, Snapshot, Verdict, changed_at, has_not_begun, judge, refused
+from infra.spec import KubeRayClusterSpec
 
 PAUSES = ((30.0, 0.5), (120.0, 1.0), (float("inf"), 3.0))
 """Seconds waited so far, and between two looks until then."""
+REFUSAL_SECONDS = 1.0
+"""How long KubeRay has to refuse a change before pods are ended for it; it takes a tenth."""
+ANSWER_SECONDS = 5.0
+"""How long KubeRay has to take back what it said before."""
 
 
 class ClusterFailed(InfraError):
@@ -53,34 +59,72 @@ async def wait_ready(
     namespace, name = spec.namespace, body["metadata"]["name"]
     expected, seen = expected_of(spec, body), Seen()
     begun, said = time.monotonic(), ""
-    ended = await end_old_pods(kube, namespace, name, expected)
+    believed_from: float | None = None
+    ended = await end_old_pods(kube, namespace, name, expected, before=partial(_check_not_refused, kube, namespace, name))
     if ended:
         say(f"{name}: ended {', '.join(ended)}, made from what was declared before")
     while True:
-        verdict = judge(expected, await snapshot_of(kube, namespace, name), seen)
+        snapshot = await snapshot_of(kube, namespace, name)
+        verdict, waited = judge(expected, snapshot, seen), time.monotonic() - begun
         if verdict.ready:
             return
-        if verdict.failure:
-            raise ClusterFailed(f"cluster {name} in namespace {namespace} cannot start: {verdict.failure}")
-        if verdict.progress != said:
-            said = verdict.progress
+        if believed_from is None:  # at the first look
+            asked = verdict.tried_again and await _ask_again(kube, snapshot)
+            believed_from = waited + ANSWER_SECONDS if asked else 0.0
+        if verdict.failure and (waited >= believed_from or not verdict.tried_again):
+            raise _failed(namespace, name, verdict.failure)
+        progress = verdict.progress or "KubeRay to try again"
+        if progress != said:
+            said = progress
             say(f"{name}: waiting for {said}")
-        waited = time.monotonic() - begun
         if waited > spec.ready_timeout_seconds:
             raise _too_late(spec, name, verdict)
         await asyncio.sleep(next(pause for until, pause in PAUSES if waited < until))
 
 
+def _failed(namespace: str, name: str, why: str) -> ClusterFailed:
+    return ClusterFailed(f"cluster {name} in namespace {namespace} cannot start: {why}")
+
+
+async def _check_not_refused(kube: Kubernetes, namespace: str, name: str) -> None:
+    """Leave KubeRay the time to refuse what was just declared: pods that are ended for it would not be made anew."""
+    deadline = time.monotonic() + REFUSAL_SECONDS
+    while time.monotonic() < deadline:
+        snapshot = await snapshot_of(kube, namespace, name)
+        refusal = refused(snapshot) if snapshot.cluster else None
+        if refusal:
+            raise _failed(namespace, name, refusal)
+        await asyncio.sleep(REFUSAL_SECONDS / 4)
+
+
+async def _ask_again(kube: Kubernetes, snapshot: Snapshot) -> bool:
+    """Have KubeRay look now at a cluster of which it said before this `up` that it cannot be: quota or account may be there by now.
+
+    Any annotation makes it look. Returns whether it was asked.
+    """
+    cluster = snapshot.cluster
+    if cluster is None or (snapshot.now - changed_at(cluster)).total_seconds() < ANSWER_SECONDS:
+        return False
+    metadata = cluster["metadata"]
+    await kube.request(
+        "PATCH",
+        f"{clusters_path(metadata['namespace'])}/{metadata['name']}",
+        json={"metadata": {"annotations": {labels.LOOK_AGAIN: snapshot.now.isoformat(timespec="seconds")}}},
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+    return True
+
+
 async def snapshot_of(kube: Kubernetes, namespace: str, name: str) -> Snapshot:
-    """One look at a cluster, its pods, its events, and those of the pods that find no node."""
+    """One look at a cluster, its pods, its events, and those of the pods that have not begun."""
     events = f"/api/v1/namespaces/{namespace}/events"
     cluster, pods, found = await asyncio.gather(
         kube.get(f"{clusters_path(namespace)}/{name}"),
         pods_of(kube, namespace, name),
         kube.list(events, fieldSelector=f"involvedObject.kind=RayCluster,involvedObject.name={name}"),
     )
-    homeless = [pod["metadata"]["uid"] for pod in pods if not pod.get("spec", {}).get("nodeName")]
-    more = await asyncio.gather(*[kube.list(events, fieldSelector=f"involvedObject.uid={uid}") for uid in homeless])
+    waiting = [pod["metadata"]["uid"] for pod in pods if has_not_begun(pod)]
+    more = await asyncio.gather(*[kube.list(events, fieldSelector=f"involvedObject.uid={uid}") for uid in waiting])
     uid = cluster["metadata"]["uid"] if cluster else None
     own = [event for event in found if event["involvedObject"].get("uid") == uid]
     return Snapshot(cluster, pods, [*own, *(event for events in more for event in events)], dt.datetime.now(dt.UTC))

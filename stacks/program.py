@@ -14,9 +14,10 @@ from infra.files import read_folder
 from infra.gate import inspect_removed
 from infra.kube import Access, access_of, run
 from infra.operator import KubeRayOperator, KubeRayOperatorArgs, read_definitions
+from infra.parts import K8sConfigMethod
 from infra.provider import kubernetes_provider, stack_label
 from infra.raycluster import RayCluster, RayClusterArgs
-from infra.spec import ClusterSpec, K8sConfigMethod, KubeRayClusterSpec, parse_spec
+from infra.spec import ClusterSpec, KubeRayClusterSpec, parse_spec
 from infra.support import check_supported
 from stacks.settings import AccessSettings, OperatorSettings, Settings, read_settings
 
@@ -89,7 +90,7 @@ def _spare_removed(specs: list[KubeRayClusterSpec], accesses: dict[str, Access],
 
 def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], settings: Settings) -> dict[str, RayCluster]:
     providers: dict[Access, kubernetes.Provider] = {}
-    operators: dict[Access, KubeRayOperator | None] = {}
+    operators: dict[Access, KubeRayOperator] = {}
     grants: dict[tuple[Access, str], RunnerAccess | None] = {}
     clusters = {}
     for spec in specs:
@@ -98,12 +99,16 @@ def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], s
             number = f"-{len(providers) + 1}" if providers else ""
             ambient = spec.config_method is K8sConfigMethod.LOCAL and spec.kubeconfig is None
             providers[access] = kubernetes_provider(f"kubernetes{number}", access, ambient=ambient, adopt=bool(settings.adopt))
-            operators[access] = _operator(f"kuberay-operator{number}", _operator_args(settings), providers[access])
+            if args := _operator_args(settings):
+                # Definitions outlive stacks, this one's too: those that are there are taken over.
+                args.definitions_provider = kubernetes_provider(f"definitions{number}", access, ambient=ambient, adopt=True)
+                options = pulumi.ResourceOptions(providers=[providers[access]])
+                operators[access] = KubeRayOperator(f"kuberay-operator{number}", args, options)
         where = (access, spec.namespace)
         if where not in grants:
             names = [name for other in specs if (accesses[other.name], other.namespace) == where for name in _names(other)]
             grants[where] = _grant(f"runner-{spec.namespace}", _access_args(settings, spec.namespace, names), providers[access])
-        clusters[spec.name] = _cluster(spec, settings, operators[access], grants[where], providers[access])
+        clusters[spec.name] = _cluster(spec, settings, operators.get(access), grants[where], providers[access])
     return clusters
 
 
@@ -124,10 +129,6 @@ def _cluster(
 def _names(spec: KubeRayClusterSpec) -> list[str]:
     """Of the Services and Secrets that a runner needs: the spec's, and under NewCluster that with a hash."""
     return list(dict.fromkeys([spec.name, ray_cluster_body(spec)["metadata"]["name"]]))
-
-
-def _operator(name: str, args: KubeRayOperatorArgs | None, provider: kubernetes.Provider) -> KubeRayOperator | None:
-    return KubeRayOperator(name, args, pulumi.ResourceOptions(providers=[provider])) if args else None
 
 
 def _operator_args(settings: Settings) -> KubeRayOperatorArgs | None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from infra import K8sConfigMethod
 from infra.model import Model
-from infra.spec import AwsConfig
+from infra.parts import AwsConfig
 
 NAMESPACE = "infill"
 

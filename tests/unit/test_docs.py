@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.spec import KubeRayClusterSpec, UpgradeStrategy, parse_spec
+from infra.parts import UpgradeStrategy
+from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import MATRIX
 from stacks.settings import Settings
 
