@@ -17,6 +17,9 @@ from infra.readiness import Expected, is_outdated
 from infra.spec import KubeRayClusterSpec
 
 ACTIVE = {"PENDING", "RUNNING"}
+HEAD_ENDS_SECONDS = 2
+"""Grace of a head that a change ends. The new workers are there at once, and one that finds the old head's address in DNS hangs on
+it for half a minute; the head itself ends in a second, the autoscaler beside it never by itself."""
 
 
 @dataclass(frozen=True)
@@ -133,5 +136,5 @@ async def end_old_pods(
     for pod in old:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
         head = pod["metadata"]["labels"].get(labels.RAY_GROUP) == labels.HEAD_GROUP
-        await kube.request("DELETE", path, params={"gracePeriodSeconds": "2"} if head else {})
+        await kube.request("DELETE", path, params={"gracePeriodSeconds": str(HEAD_ENDS_SECONDS)} if head else {})
     return [pod["metadata"]["name"] for pod in old]

@@ -151,6 +151,12 @@ def test_new_cluster_is_not_hindered_and_the_way_back_is(fake: FakeKubernetes, k
         Inspection(kube.access, spec_of())
 
 
+def test_a_new_cluster_for_the_strategy_alone_is_told_too(fake: FakeKubernetes, kube: Kubernetes) -> None:
+    fake.add(live_of(spec_of()))
+    (said,) = Inspection(kube.access, spec_of(**NEW_CLUSTER)).said
+    assert re.match(r"cluster dev: a new cluster dev-\w{6} is made beside it; ", said)
+
+
 def test_pods_that_an_earlier_change_left_behind_are_told_and_spared_while_jobs_run(fake: FakeKubernetes, kube: Kubernetes) -> None:
     live = live_of(spec_of())
     left = [pod(live, "cpu", 7), pod(live, "gone", 8)]
@@ -251,10 +257,10 @@ def test_the_old_cluster_is_waited_for_until_its_jobs_are_done(fake: FakeKuberne
     spec = spec_of(**NEW_CLUSTER)
     fake.add(live_of(spec, name="dev-old"), live_of(spec, name="dev-new"))
     second = [{**BUSY[0], "submission_id": "raysubmit_2"}]
-    fake.answers[f"GET {jobs_path('dev-old')}"] = [(200, BUSY), (200, BUSY), (200, second), (200, [])]
+    fake.answers[f"GET {jobs_path('dev-old')}"] = [(200, BUSY + second), (200, BUSY + second), (200, second), (200, [])]
     fake.answers[f"GET {jobs_path('dev-new')}"] = [(200, BUSY)]
     assert drained(kube, spec, "dev-new") == [
-        "dev-new has taken over; waiting for the jobs of dev-old: raysubmit_1 (python a.py)",
+        "dev-new has taken over; waiting for the jobs of dev-old: raysubmit_1 (python a.py), raysubmit_2 (python a.py)",
         "dev-new has taken over; waiting for the jobs of dev-old: raysubmit_2 (python a.py)",
     ]
     assert fake.requests("GET").count(jobs_path("dev-old")) == 4

@@ -87,13 +87,11 @@ def test_a_broken_thing_is_named_and_nothing_else(wrong: Broken) -> None:
 
 
 def test_the_strategies_set_every_field_of_every_part() -> None:
-    seen: dict[type[BaseModel], set[str]] = {}
-    for plain in collected(plain_specs(), 250):
-        for part in _parts(parsed(plain)):
-            seen.setdefault(type(part), set()).update(part.model_fields_set)
     parts = {KubeRayClusterSpec, HeadGroup, WorkerGroup, Requests, Mount, SecretKey, AutoscalerOptions, AwsConfig,
              GcsFaultTolerance, GcsStorage, NetworkPolicy, Scheduler}  # fmt: skip
-    assert {part: set(part.model_fields) for part in parts} == seen
+    wanted = {part: set(part.model_fields) for part in parts}
+    # What hypothesis draws depends on the modules that other tests have loaded, so it is given more tries where it needs them.
+    assert any(_fields_set(count) == wanted for count in (250, 1000, 4000)), _fields_set(250)
 
 
 def _check_refusal(wrong: Broken) -> None:
@@ -102,6 +100,14 @@ def _check_refusal(wrong: Broken) -> None:
         parse_spec(wrong.plain)
     begins = f"KubeRayClusterSpec: {wrong.field}"
     assert [line for line in str(caught.value).splitlines() if not line.startswith(begins)] == [], wrong.plain
+
+
+def _fields_set(count: int) -> dict[type[BaseModel], set[str]]:
+    seen: dict[type[BaseModel], set[str]] = {}
+    for plain in collected(plain_specs(), count):
+        for part in _parts(parsed(plain)):
+            seen.setdefault(type(part), set()).update(part.model_fields_set)
+    return seen
 
 
 def _parts(value: Any) -> Any:

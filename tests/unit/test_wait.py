@@ -84,9 +84,9 @@ def test_ready_after_some_looks(fake: FakeKubernetes, kube: Kubernetes) -> None:
 
 def test_old_pods_are_ended_first(fake: FakeKubernetes, kube: Kubernetes) -> None:
     live = running(spec_of())
-    fake.add(live, *pods_of(live, cpu=1), pod(live, "cpu", 9))
-    assert waited(kube, spec_of()) == ["dev: ended dev-cpu-9, made from what was declared before"]
-    assert fake.requests("DELETE") == ["/api/v1/namespaces/default/pods/dev-cpu-9"]
+    fake.add(live, *pods_of(live, cpu=1), pod(live, "cpu", 8), pod(live, "cpu", 9))
+    assert waited(kube, spec_of()) == ["dev: ended dev-cpu-8, dev-cpu-9, made from what was declared before"]
+    assert fake.requests("DELETE") == [f"/api/v1/namespaces/default/pods/dev-cpu-{number}" for number in (8, 9)]
 
 
 def test_what_makes_it_impossible_ends_the_wait_in_kubernetes_words(fake: FakeKubernetes, kube: Kubernetes) -> None:
@@ -180,9 +180,10 @@ def test_what_it_goes_on_saying_is_believed_in_the_end(
 
 def test_what_it_says_of_what_was_just_declared_is_believed_at_once(fake: FakeKubernetes, kube: Kubernetes) -> None:
     refused_before(fake, seconds_ago=0)
+    said: list[str] = []
     with pytest.raises(ClusterFailed, match=r"exceeded quota: small$"):
-        waited(kube, spec_of())
-    assert fake.requests("PATCH") == []
+        run(wait_ready(kube, spec_of(), running(spec_of()), said.append))
+    assert (said, fake.requests("PATCH")) == ([], [])
 
 
 def test_old_pods_are_spared_where_kuberay_refuses_the_change(fake: FakeKubernetes, kube: Kubernetes) -> None:
