@@ -25,7 +25,9 @@ NOBODY = 65534
 MB = 1 << 20
 
 
-PROGRESS = re.compile(r"runner: (no context is open|out: (planning|starting workers|waiting for the first worker|publishing|[0-9,]+ of ))")
+PROGRESS = re.compile(
+    r"runner: (no context is open|out: (planning|starting workers|waiting for the first worker|publishing|[0-9,]+ of ))"
+)
 
 
 def one_line(text: str) -> str:
