@@ -103,7 +103,7 @@ def rules(clusters: Sequence[str] = ()) -> list[Any]:
     - rayclusters: to make, find, change and remove clusters.
     - services/proxy: Ray's dashboard through the API server; Jobs API: read, submit (POST), upload (PUT), delete.
     - pods/portforward: the same where the proxy is closed; a WebSocket begins with GET, SPDY with POST.
-    - pods, pods/log, services and events: to say why a cluster does not start.
+    - pods, pods/log, services and events: to say why a cluster does not start; deletion of pods that a change leaves behind.
     - the Secret of each named cluster: Ray's token.
     """
     found: list[Any] = [
@@ -111,6 +111,7 @@ def rules(clusters: Sequence[str] = ()) -> list[Any]:
         _rule("", ["services/proxy"], ["get", "create", "update", "delete"], [_proxied(name) for name in clusters]),
         _rule("", ["pods/portforward"], ["get", "create"]),
         _rule("", ["pods", "services", "events"], ["get", "list", "watch"]),
+        _rule("", ["pods"], ["delete"]),
         _rule("", ["pods/log"], ["get"]),
     ]
     return [*found, _rule("", ["secrets"], ["get"], list(clusters))] if clusters else found

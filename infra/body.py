@@ -14,7 +14,7 @@ from infra.secrets_in_specs import resolved, variables
 from infra.spec import HASH_LENGTH, KubeRayClusterSpec
 
 API_VERSION = "ray.io/v1"
-HEAD_GRACE_SECONDS = 10
+HEAD_GRACE_SECONDS = 3
 """The head ends in a second; the autoscaler beside it, process 1 of its container, hears no SIGTERM and is killed after this."""
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
 METRICS_PORT = 8080

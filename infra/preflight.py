@@ -15,6 +15,7 @@ RIGHTS = (
     ("patch", "ray.io:rayclusters"),
     ("delete", "ray.io:rayclusters"),
     ("list", "pods"),
+    ("delete", "pods"),
     ("list", "events"),
 )
 """What `pulumi up` of a RayCluster does in its namespace."""

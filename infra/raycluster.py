@@ -88,6 +88,9 @@ class RayCluster(pulumi.ComponentResource):
         self._args = args
         self._spec = _kuberay(args.spec)
         self._spec.check_provisionable()
+        if args.adopt and self._spec.upgrade_strategy is UpgradeStrategy.NEW_CLUSTER:
+            # The new one may have the name of one that waits for its deletion, which would then take the adopted one along.
+            raise BadSpec(f"cluster {self._spec.name!r}: adopt goes with upgrade_strategy Recreate or None; change it afterwards")
         self._access = access_of(self._spec) if args.wait else None
         body = ray_cluster_body(self._spec)
         live = self._inspect(body)

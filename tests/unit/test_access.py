@@ -53,6 +53,7 @@ EVERYWHERE: set[Right] = {
     ("get", "", "pods", "*"),
     ("list", "", "pods", "*"),
     ("watch", "", "pods", "*"),
+    ("delete", "", "pods", "*"),
     ("get", "", "services", "*"),
     ("list", "", "services", "*"),
     ("watch", "", "services", "*"),

@@ -237,7 +237,7 @@ def test_a_spec_without_options_whole() -> None:
                 "rayStartParams": {"num-cpus": "0"},  # no tasks on the head
                 "template": {
                     "metadata": {"labels": OWNED, "annotations": {"infill/template-hash": hashes["headgroup"]}},
-                    "spec": {**pod, "containers": [head], "terminationGracePeriodSeconds": 10},
+                    "spec": {**pod, "containers": [head], "terminationGracePeriodSeconds": 3},
                 },
             },
             "workerGroupSpecs": [

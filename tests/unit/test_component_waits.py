@@ -8,12 +8,14 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 
 import infra.gate
 import infra.wait
 from infra.body import ray_cluster_body
 from infra.raycluster import RayCluster, RayClusterArgs
 from infra.spec import KubeRayClusterSpec, parse_spec
+from stacks.program import declare
 from tests.unit.fake_kubernetes import Body, FakeKubernetes, jobs_path, pod, pods_of, running, serve
 from tests.unit.pulumi_mocks import UNKNOWN, Ran, run_program
 
@@ -236,3 +238,39 @@ def test_the_alias_stays_where_the_new_cluster_does_not_serve(world: World) -> N
     ran = world.up(after.model_copy(update={"ready_timeout_seconds": 0}))
     assert "does not serve after 0 s: still waiting for cpu 0/1" in ran.failed(pulumi.RunError)
     assert "Service c-head" not in ran.resources
+
+
+# A stack that looks
+
+
+def stack_up(world: World, folder: Path, *names: str, preview: bool = False, **config: Any) -> Ran:
+    """`up` of a stack that has these clusters."""
+    for name in names:
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(world.spec(name=name).plain()))
+    return run_program(lambda: declare(folder), config={f"infill:{key}": value for key, value in config.items()}, preview=preview)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "clusters").mkdir()
+    return tmp_path / "clusters"
+
+
+def test_only_the_clusters_to_adopt_are_taken_over(world: World, folder: Path) -> None:
+    for name in ("a", "b"):
+        world.runs(world.spec(name=name))["metadata"]["labels"]["infill/stack"] = "infill.other"
+    text = stack_up(world, folder, "a", "b", adopt=["a"]).failed(pulumi.RunError)
+    assert text.startswith("cluster b exists already in namespace default, and the stack infill.other made it.")
+    assert set(stack_up(world, folder, "a", "b", adopt=["a", "b"]).ok().exports) == {"a", "b"}
+
+
+def test_a_cluster_whose_file_is_gone_is_not_removed_while_its_jobs_run(world: World, folder: Path) -> None:
+    for name in ("a", "old"):
+        world.runs(world.spec(name=name))
+    world.fake.answers[f"GET {jobs_path('old')}"] = [(200, BUSY)]
+    problem = "cluster old runs 1 jobs, which its removal ends: raysubmit_1 (python a.py)"
+    ran = stack_up(world, folder, "a")
+    assert ran.failed(pulumi.RunError).startswith(problem)
+    assert ran.resources == {}
+    for ran in (stack_up(world, folder, "a", force=True), stack_up(world, folder, "a", preview=True)):
+        assert ran.ok().said == [("WARNING", problem)]

@@ -216,9 +216,9 @@ def test_rights_and_operator_are_asked_for_once(fake: FakeKubernetes, kube: Kube
     for _ in range(3):
         Inspection(kube.access, spec_of())
     reviews, found = len(fake.reviews), fake.requests("GET").count("/apis/ray.io/v1")
-    assert (reviews, found) == (7, 1)
+    assert (reviews, found) == (8, 1)
     Inspection(kube.access, spec_of(namespace="other"))
-    assert len(fake.reviews) == 14
+    assert len(fake.reviews) == 16
 
 
 # Removal

@@ -54,6 +54,7 @@ def test_each_right_is_asked_for_in_its_namespace(fake: FakeKubernetes, kube: Ku
     assert {(item["verb"], item.get("group", ""), item["resource"], item["namespace"]) for item in asked} == {
         *clusters,
         ("list", "", "pods", "ray"),
+        ("delete", "", "pods", "ray"),
         ("list", "", "events", "ray"),
     }
     assert len(asked) == len(RIGHTS)
