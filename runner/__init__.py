@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from runner.context import Context
     from runner.functions import UDF, udf
     from runner.jobs import Job
+    from runner.manifest import Manifest
+    from runner.manifest_builder import GenevaManifest, ManifestFactory
     from runner.result import BackfillResult
     from runner.table import Table
 
@@ -32,14 +34,30 @@ _HOMES = {
     "Connection": "runner.connection",
     "Context": "runner.context",
     "ErrorPolicy": "runner.backfill.policy",
+    "GenevaManifest": "runner.manifest_builder",
     "Job": "runner.jobs",
+    "Manifest": "runner.manifest",
+    "ManifestFactory": "runner.manifest_builder",
     "Table": "runner.table",
     "UDF": "runner.functions",
     "connect": "runner.connection",
     "udf": "runner.functions",
 }
 
-__all__ = ["UDF", "BackfillResult", "Connection", "Context", "ErrorPolicy", "Job", "Table", "connect", "udf"]
+__all__ = [
+    "UDF",
+    "BackfillResult",
+    "Connection",
+    "Context",
+    "ErrorPolicy",
+    "GenevaManifest",
+    "Job",
+    "Manifest",
+    "ManifestFactory",
+    "Table",
+    "connect",
+    "udf",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,8 @@ import typer
 from runner.cli_clusters import clusters_app
 from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli_eks import eks_token
+from runner.cli_manifests import manifests_app
+from runner.cli_packages import package, packages_app
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -33,6 +35,8 @@ app = typer.Typer(
 jobs_app = typer.Typer(help="Past and running backfills.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(clusters_app, name="clusters")
+app.add_typer(manifests_app, name="manifests")
+app.add_typer(packages_app, name="packages")
 
 
 class Cluster(StrEnum):
@@ -181,6 +185,7 @@ def show_job(
                 typer.echo(f"{name:<13} {value if isinstance(value, str) else json.dumps(value)}")
 
 
+app.command("package")(package)
 app.command("eks-token")(eks_token)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli_definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
 
 if TYPE_CHECKING:
     from infra.live import LiveCluster
     from infra.spec import ClusterSpec, KubeRayClusterSpec
     from runner.connection import Connection
-    from runner.definitions import Definition
 
 clusters_app = typer.Typer(help="Ray clusters: their definitions, and files of them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,16 +26,10 @@ Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files
 @clusters_app.command("list")
 def list_clusters(database: Database, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
     """List the clusters that are defined."""
-    from runner.definitions import CLUSTERS, Definitions
+    from runner.definitions import CLUSTERS
 
     with exit_codes():
-        found = Definitions(open_database(database, storage_option).store, CLUSTERS).current()
-        if as_json:
-            typer.echo(json.dumps([each.to_dict() for each in found]))
-            return
-        width = max((len(each.name) for each in found), default=0)
-        for each in found:
-            typer.echo(f"{each.name:<{width}}  {_kind(each):<8}  {_origin(each)}")
+        print_list(open_database(database, storage_option), CLUSTERS, "kuberay", as_json)
 
 
 @clusters_app.command("init")
@@ -54,39 +48,29 @@ def init_project(
 def show_cluster(
     database: Database,
     name: Name,
-    revision: Annotated[int | None, typer.Option(metavar="N", help="An earlier revision. Default: the latest.")] = None,
-    history: Annotated[bool, typer.Option("--history", help="List the revisions instead, the latest first.")] = False,
+    revision: Revision = None,
+    history: History = False,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Print the definition of a cluster as YAML."""
-    from infra.files import to_yaml
-    from runner.definitions import CLUSTERS, Definitions
+    from runner.definitions import CLUSTERS
 
     with exit_codes():
-        connection = open_database(database, storage_option)
-        if history:
-            _print_history(connection.cluster_history(name), as_json)
-            return
-        found = Definitions(connection.store, CLUSTERS).get(name, revision)
-        typer.echo(json.dumps(found.to_dict()) if as_json else to_yaml(found.spec), nl=as_json)
+        print_one(open_database(database, storage_option), CLUSTERS, name, revision, history, as_json)
 
 
 @clusters_app.command("define")
 def define_clusters(database: Database, files: Files, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
     """Define clusters by YAML files, or change their definitions. One wrong file, and none is defined."""
     with exit_codes():
+        from infra.files import read_spec
+
         connection = open_database(database, storage_option)
-        specs = _read_all(files)
+        specs = read_all("cluster", files, read_spec)
         for spec in specs:
-            _print_warnings(spec)
-        made = [connection.define_cluster(spec.name, spec) for spec in specs]
-        if as_json:
-            typer.echo(json.dumps([{"name": each.name, "revision": each.revision, "new": each.is_new} for each in made]))
-            return
-        for each in made:
-            what = f"defined {each.name}" if each.is_new else f"{each.name} is unchanged"
-            typer.echo(f"{what} (revision {each.revision})")
+            print_warnings("cluster", spec)
+        print_defined([connection.define_cluster(spec.name, spec) for spec in specs], as_json)
 
 
 @clusters_app.command("delete")
@@ -144,30 +128,9 @@ def render_cluster(
     with exit_codes():
         spec = open_database(database, storage_option).get_cluster(source) if database else _read(source)
         spec = _kuberay(spec, "becomes resources of Kubernetes")
-        _print_warnings(spec)
+        print_warnings("cluster", spec)
         _print_secret_left_out(spec)
         typer.echo("---\n".join(map(to_yaml, resources(spec))), nl=False)
-
-
-def _read_all(files: list[Path]) -> list[ClusterSpec]:
-    """The specs of files, or every problem of every file."""
-    from infra.errors import BadSpec
-    from infra.files import read_spec
-
-    specs: dict[str, ClusterSpec] = {}
-    problems = []
-    for file in files:
-        try:
-            spec = read_spec(file)
-        except BadSpec as exc:
-            problems.append(str(exc))
-            continue
-        if spec.name in specs:
-            problems.append(f"{file}: name: {spec.name!r} is that of an earlier file; a cluster is known by its name")
-        specs[spec.name] = spec
-    if problems:
-        raise BadSpec("\n".join(problems))
-    return list(specs.values())
 
 
 def _read(file: str) -> ClusterSpec:
@@ -186,27 +149,6 @@ def _kuberay(spec: ClusterSpec, what: str) -> KubeRayClusterSpec:
     if not isinstance(spec, KubeRayClusterSpec):
         raise BadSpec(f"cluster {spec.name!r} is of kind {spec.kind}; only one of kind kuberay {what}")
     return spec
-
-
-def _kind(definition: Definition) -> str:
-    return str((definition.spec or {}).get("kind", "kuberay"))
-
-
-def _origin(definition: Definition) -> str:
-    return f"revision {definition.revision}  {definition.defined_at}  {definition.author}"
-
-
-def _print_history(revisions: list[Definition], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps([each.to_dict() for each in revisions]))
-        return
-    for each in revisions:
-        typer.echo(_origin(each) + ("  deleted" if each.spec is None else ""))
-
-
-def _print_warnings(spec: ClusterSpec) -> None:
-    for problem in spec.warnings():
-        typer.echo(f"warning: cluster {spec.name!r}: {problem}", err=True)
 
 
 def _print_secret_left_out(spec: KubeRayClusterSpec) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from runner.context import Context, Kind
-from runner.definitions import CLUSTERS, Definition, Definitions
+from runner.definitions import CLUSTERS, MANIFESTS, Definition, Definitions
 from runner.errors import BadInput, TableNotFound
 from runner.records import JobRecord, JobRecords
 from runner.store import Store
@@ -16,6 +16,7 @@ from runner.table import Table
 
 if TYPE_CHECKING:
     from infra.spec import ClusterSpec
+    from runner.manifest import Manifest
 
 
 def connect(
@@ -126,9 +127,7 @@ class Connection:
         plain = _plain_cluster(spec)
         if name in get_args(Kind):
             raise BadInput(f"{name!r} is what context(cluster={name!r}) knows already; give the cluster another name")
-        if name != spec.name:
-            raise BadInput(f"the cluster is to be known as {name!r} and its spec says {spec.name!r}; give both the same name")
-        return Definitions(self.store, CLUSTERS).define(name, plain)
+        return self._define(CLUSTERS, name, plain)
 
     def get_cluster(self, name: str) -> ClusterSpec:
         """The cluster that is defined under a name.
@@ -166,7 +165,69 @@ class Connection:
     def _cluster(self, found: Definition) -> ClusterSpec:
         from infra.spec import parse_spec
 
-        return parse_spec(found.spec, f"cluster {found.name!r} of {self.uri}, revision {found.revision}")
+        return parse_spec(found.spec, self._where("cluster", found))
+
+    def define_manifest(self, name: str, manifest: Manifest) -> Definition:
+        """Keep a manifest in the database under its name, for others who open the database.
+
+        The definitions before it stay in `manifest_history`; one that says the same as the latest makes no new revision.
+
+        Args:
+            name: that of the manifest.
+            manifest: what the builders of `ManifestFactory` make.
+
+        Raises:
+            BadInput: the name is another than the manifest's, `manifest` is none, or a py_module is not on this machine.
+            infra.BadSpec: a manifest that cannot be read back: one that was changed without its checks.
+        """
+        return self._define(MANIFESTS, name, _plain_manifest(manifest))
+
+    def get_manifest(self, name: str) -> Manifest:
+        """The manifest that is defined under a name.
+
+        Raises:
+            BadInput: there is none; with the nearest names there are.
+            infra.BadSpec: this version of Infill does not take what is stored.
+        """
+        return self._manifest(Definitions(self.store, MANIFESTS).get(name))
+
+    def list_manifests(self) -> list[Manifest]:
+        """All manifests that are defined, by name.
+
+        Raises:
+            infra.BadSpec: this version of Infill does not take one of them.
+        """
+        return [self._manifest(found) for found in Definitions(self.store, MANIFESTS).current()]
+
+    def manifest_history(self, name: str) -> list[Definition]:
+        """All revisions of a manifest's definition, newest first; a deletion is one without a spec.
+
+        Raises:
+            BadInput: there never was one; with the nearest names there are.
+        """
+        return Definitions(self.store, MANIFESTS).history(name)
+
+    def delete_manifest(self, name: str) -> Definition:
+        """Define a manifest no more. Its history stays.
+
+        Raises:
+            BadInput: there is none; with the nearest names there are.
+        """
+        return Definitions(self.store, MANIFESTS).delete(name)
+
+    def _manifest(self, found: Definition) -> Manifest:
+        from runner.manifest import Manifest
+
+        return Manifest.parse(found.spec, self._where("manifest", found))
+
+    def _define(self, kind: str, name: str, plain: dict[str, Any]) -> Definition:
+        if name != plain["name"]:
+            what, says = ("cluster", "its spec says") if kind == CLUSTERS else ("manifest", "it says itself")
+            raise BadInput(f"the {what} is to be known as {name!r} and {says} {plain['name']!r}; give both the same name")
+        return Definitions(self.store, kind).define(name, plain)
+
+    def _where(self, what: str, found: Definition) -> str:
+        return f"{what} {found.name!r} of {self.uri}, revision {found.revision}"
 
     def jobs(self, table: str | None = None, limit: int = 100) -> list[JobRecord]:
         """The latest backfills, newest first."""
@@ -184,11 +245,25 @@ def _plain_cluster(spec: Any) -> dict[str, Any]:
     """What is stored of a spec, once it is known that it can be read back and holds no secret."""
     from infra.spec import ClusterSpec, parse_spec
 
-    given = type(spec).__name__
-    if hasattr(spec, "build"):
-        raise BadInput(f"define_cluster takes the spec that .build() returns, and this is a {given}; add .build()")
-    if not isinstance(spec, ClusterSpec):
-        raise BadInput(
-            f"define_cluster takes a ClusterSpec, not a {given}; infra.parse_spec(mapping) and infra.files.read_spec(path) make one"
-        )
+    _check_type(
+        spec, ClusterSpec, "define_cluster", "the spec", "infra.parse_spec(mapping) and infra.files.read_spec(path) make one"
+    )
     return {"kind": spec.kind, **parse_spec({"kind": spec.kind, **spec.plain()}).plain()}
+
+
+def _plain_manifest(manifest: Any) -> dict[str, Any]:
+    """What is stored of a manifest, once it is known that it can be read back and holds no secret."""
+    from runner.manifest import Manifest, check_modules
+
+    _check_type(manifest, Manifest, "define_manifest", "the manifest", "the builders of runner.ManifestFactory make one")
+    checked = Manifest.parse(manifest.plain(), f"manifest {manifest.name!r}")
+    check_modules(checked)
+    return {"kind": str(checked.kind), **checked.plain()}
+
+
+def _check_type(given: Any, wanted: type, call: str, what: str, makers: str) -> None:
+    name = type(given).__name__
+    if hasattr(given, "build"):
+        raise BadInput(f"{call} takes {what} that .build() returns, and this is a {name}; add .build()")
+    if not isinstance(given, wanted):
+        raise BadInput(f"{call} takes a {wanted.__name__}, not a {name}; {makers}")

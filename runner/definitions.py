@@ -20,6 +20,7 @@ from runner.records import now, user
 from runner.store import Store
 
 CLUSTERS = "clusters"
+MANIFESTS = "manifests"
 LONGEST_NAME = 100
 
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from runner.errors import BadInput, StorageError
 
 ROOT = "_runner"
+PART_BYTES = 8 << 20  # of an object that goes in parts; each part has the time limit of a request
 
 # Lance takes these in storage_options; in obstore they are options of the HTTP client, not of the store.
 _CLIENT_OPTIONS = {
@@ -107,14 +109,52 @@ class Store:
             return False
         return True
 
-    def objects(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """``(path, bytes)`` of every object below a prefix."""
+    def put_file(self, path: str, file: Path, parts: int = 2) -> None:
+        """Write an object from a file, in parts where it is large, so many at a time."""
+        import obstore
+
+        with refused("write", self.url(path)):
+            obstore.put(self._store, f"{ROOT}/{path}", file, chunk_size=PART_BYTES, max_concurrency=parts)
+
+    def get_file(self, path: str, file: Path) -> int | None:
+        """Write an object to a file, part by part, each a request of its own; its size, None where there is none."""
+        import obstore
+
+        where = f"{ROOT}/{path}"
+        try:
+            with refused("read", self.url(path)):
+                size = int(obstore.head(self._store, where)["size"])
+            with file.open("wb") as out:
+                for start in range(0, size, PART_BYTES):
+                    with refused("read", self.url(path)):
+                        part = obstore.get_range(self._store, where, start=start, end=min(start + PART_BYTES, size))
+                    out.write(part)
+        except FileNotFoundError:
+            return None
+        return size
+
+    def modified(self, path: str) -> dt.datetime | None:
+        """When an object was last written, None where there is none."""
+        import obstore
+
+        try:
+            with refused("read", self.url(path)):
+                return obstore.head(self._store, f"{ROOT}/{path}")["last_modified"]
+        except FileNotFoundError:
+            return None
+
+    def times(self, prefix: str) -> Iterator[tuple[str, int, dt.datetime]]:
+        """``(path, bytes, last written)`` of every object below a prefix."""
         import obstore
 
         with refused("list", self.url(prefix)):
             for page in obstore.list(self._store, prefix=f"{ROOT}/{prefix}"):
                 for entry in page:
-                    yield entry["path"][len(ROOT) + 1 :], int(entry["size"])
+                    yield entry["path"][len(ROOT) + 1 :], int(entry["size"]), entry["last_modified"]
+
+    def objects(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """``(path, bytes)`` of every object below a prefix."""
+        yield from ((path, size) for path, size, _ in self.times(prefix))
 
     def folders(self) -> list[str]:
         """Names of the folders in the database: its tables, and the runner's own."""
