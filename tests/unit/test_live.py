@@ -72,6 +72,7 @@ def test_all_missing_rights_are_named(fake: FakeKubernetes, kube: Kubernetes) ->
 
 def test_a_right_on_a_part_of_one_object(fake: FakeKubernetes, kube: Kubernetes) -> None:
     assert run(kube.may("create", "pods/portforward", "ray", name="dev-head"))
+    assert (fake.reviews[0]["apiVersion"], fake.reviews[0]["kind"]) == ("authorization.k8s.io/v1", "SelfSubjectAccessReview")
     assert fake.reviews[0]["spec"]["resourceAttributes"] == {
         "verb": "create",
         "resource": "pods",
