@@ -4,13 +4,15 @@ import importlib.util
 import itertools
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from infra.kube import Kubernetes
 from runner.store import Store
+from tests.unit.fake_kubernetes import FakeKubernetes, serve
 
 LoadModule = Callable[..., ModuleType]
 
@@ -38,3 +40,17 @@ def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadModule:
         return module
 
     return load
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeKubernetes]:
+    """An API server that answers as it is told."""
+    made, server = serve()
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def kube(fake: FakeKubernetes, tmp_path: Path) -> Kubernetes:
+    return fake.connect(tmp_path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from infra.kube import Access, Kubernetes, run
 from infra.live import LiveCluster
 from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import Operator
-from tests.unit.fake_kubernetes import Body, FakeKubernetes, jobs_path, pod, pods_of, running, serve
+from tests.unit.fake_kubernetes import Body, FakeKubernetes, jobs_path, pod, pods_of, running
 
 PLAIN: Body = {
     "name": "dev",
@@ -29,19 +27,6 @@ STACK = "infill.test"
 BIGGER = {"worker_groups": [{"name": "cpu", "cpus": 8, "min_replicas": 1}]}
 NEW_CLUSTER = {"upgrade_strategy": "NewCluster"}
 BUSY = [{"submission_id": "raysubmit_1", "status": "RUNNING", "entrypoint": "python a.py"}]
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeKubernetes]:
-    made, server = serve()
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def kube(fake: FakeKubernetes, tmp_path: Path) -> Kubernetes:
-    return fake.connect(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,10 @@ import infra.kube
 from infra.errors import BadSpec, InfraError, NotAllowed
 from infra.kube import Access, Kubernetes, access_of, local_access, run
 from infra.spec import KubeRayClusterSpec, parse_spec
-from tests.unit.fake_kubernetes import API, Body, FakeKubernetes, kubeconfig_of, serve
+from tests.unit.fake_kubernetes import API, Body, FakeKubernetes, kubeconfig_of
 
 PLAIN: Body = {"name": "dev", "ray_version": "2.60.0", "python_version": "3.11", "worker_groups": [{"name": "cpu"}, {"name": "io"}]}
 NOTHING_THERE = "http://127.0.0.1:1"
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeKubernetes]:
-    made, server = serve()
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def kube(fake: FakeKubernetes, tmp_path: Path) -> Kubernetes:
-    return fake.connect(tmp_path)
 
 
 @pytest.fixture(autouse=True)

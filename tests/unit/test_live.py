@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,9 @@ from infra.readiness import Expected
 from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import Operator
 from infra.wait import expected_of
-from tests.unit.fake_kubernetes import CREATED, Body, FakeKubernetes, jobs_path, pod, pods_of, running, serve
+from tests.unit.fake_kubernetes import CREATED, Body, FakeKubernetes, jobs_path, pod, pods_of, running
 
 PLAIN: Body = {"name": "dev", "ray_version": "2.60.0", "python_version": "3.11", "worker_groups": [{"name": "cpu"}, {"name": "io"}]}
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeKubernetes]:
-    made, server = serve()
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def kube(fake: FakeKubernetes, tmp_path: Path) -> Kubernetes:
-    return fake.connect(tmp_path)
 
 
 def spec_of(**fields: Any) -> KubeRayClusterSpec:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ import infra.wait
 from infra.kube import Kubernetes, run
 from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.wait import ClusterFailed, wait_ready
-from tests.unit.fake_kubernetes import Asked, Body, FakeKubernetes, pod, pods_of, running, serve
+from tests.unit.fake_kubernetes import Asked, Body, FakeKubernetes, pod, pods_of, running
 
 PLAIN: Body = {
     "name": "dev",
@@ -24,19 +22,6 @@ PLAIN: Body = {
     "worker_groups": [{"name": "cpu", "min_replicas": 1}],
 }
 CLUSTER = "/apis/ray.io/v1/namespaces/default/rayclusters/dev"
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeKubernetes]:
-    made, server = serve()
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def kube(fake: FakeKubernetes, tmp_path: Path) -> Kubernetes:
-    return fake.connect(tmp_path)
 
 
 @pytest.fixture(autouse=True)
