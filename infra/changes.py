@@ -156,7 +156,7 @@ def _named_by(declared: list[Any], live: list[Any]) -> str | None:
 
 def _same(declared: Any, live: Any) -> bool:
     """Equal, or nothing either way, or the same quantity written otherwise."""
-    if declared == live or (not declared and not live and declared is not False and declared != 0):
+    if declared == live or (not declared and not live and declared != 0):  # False is 0
         return True
     if isinstance(declared, str) and isinstance(live, str | int):
         try:
