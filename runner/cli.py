@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,11 +37,6 @@ app.add_typer(manifests_app, name="manifests")
 app.add_typer(packages_app, name="packages")
 
 
-class Cluster(StrEnum):
-    inline = "inline"
-    local = "local"
-
-
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
 Columns = Annotated[list[str], typer.Argument(metavar="COLUMN...", help="Column to compute; several are computed in one pass.")]
 Function = Annotated[
@@ -67,7 +60,10 @@ def backfill(
     where: Where = None,
     stale: Stale = False,
     force: Force = False,
-    cluster: Annotated[Cluster, typer.Option(help="This process, or Ray on this machine.")] = Cluster.local,
+    cluster: Annotated[
+        str, typer.Option(metavar="CLUSTER", help="inline (this process), local (Ray on this machine), or a defined cluster.")
+    ] = "local",
+    manifest: Annotated[str | None, typer.Option(metavar="NAME", help="Defined manifest, the environment of workers.")] = None,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Most workers to use.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows in a call of a batch function.")] = None,
     on_error: Annotated[str | None, typer.Option(metavar="POLICY", help="fail, skip, retry:N or retry:N,skip.")] = None,
@@ -90,15 +86,16 @@ def backfill(
             _print_plan(opened, columns, function, where=where, stale=stale, force=force, as_json=as_json)
             return
         options: dict[str, Any] = {
-            "where": where, "stale": stale, "force": force, "concurrency": concurrency,
+            "columns": columns, "where": where, "stale": stale, "force": force, "concurrency": concurrency,
             "batch_size": batch_size, "on_error": on_error, "timeout": timeout,
         }  # fmt: skip
         if missing and function is not None:
-            check_where(Request(tuple(columns), **options).where, opened.to_lance())
+            check_where(Request(**{**options, "columns": tuple(columns)}).where, opened.to_lance())
             opened.add_columns(_transforms(function, missing, inputs))
             function = None if missing == columns else function
-        with _lazy_context(cluster):
-            result = opened.backfill(columns, udf=function, **options)
+        options["udf"] = function
+        with _context(opened, cluster, manifest, options):
+            result = opened.backfill(**options)
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
 
 
@@ -203,16 +200,15 @@ def _transforms(function: Any, missing: list[str], inputs: str | None) -> dict[s
     return {name: outputs.get(name, function) for name in missing}
 
 
-@contextmanager
-def _lazy_context(cluster: Cluster) -> Iterator[None]:
-    """``inline`` opens its context; ``local`` leaves it to the backfill, which starts Ray only when there is work."""
+def _context(table: Table, cluster: str, manifest: str | None, options: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Where the work runs; nothing is started where there is none. Ray on this machine is left to the backfill to start."""
     from runner.context import Context
 
-    if cluster is Cluster.local:
-        yield
-        return
-    with Context("inline"):
-        yield
+    if cluster == "local" and manifest is None:
+        return nullcontext()
+    context = table.connection.context(cluster, manifest)  # refuses what is wrong in any case
+    asked = {name: options[name] for name in ("columns", "udf", "where", "stale", "force")}
+    return Context("inline") if table.plan(**asked).is_empty else context
 
 
 def _print_plan(table: Table, columns: list[str], function: Any, *, as_json: bool, **options: Any) -> None:

@@ -66,8 +66,9 @@ def delete_manifest(database: Database, name: Name, storage_option: StorageOptio
 
 
 def _read(file: Path) -> Manifest:
-    from runner.manifest import check_modules, read_manifest
+    from runner.manifest import read_manifest
+    from runner.modules import check_modules
 
     manifest = read_manifest(file)
-    check_modules(manifest, str(file))
+    check_modules(manifest.py_modules, str(file))
     return manifest

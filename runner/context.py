@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner import console
 from runner.backfill.executors import Executor, InlineExecutor, RayExecutor
 from runner.backfill.pool import ActorPool, Shape
+from runner.environment import Environment
 from runner.errors import BadInput, RunnerError
 
 if TYPE_CHECKING:
     from runner.backfill.work import Pass
     from runner.jobs import Job
     from runner.local_ray import Origin
+    from runner.store import Store
+    from runner.worker_setup import WorkerSetup
 
 Kind = Literal["inline", "local"]
 
@@ -37,20 +41,39 @@ class Context:
     Args:
         cluster: ``"inline"`` is this process; ``"local"`` is Ray on this machine. A Ray that is already initialised in this
             process, or that RAY_ADDRESS names, is joined instead of starting one, and is never stopped.
+        environment: what workers run in; default: what this process has.
+        ray_init_kwargs: for a Ray that is started here.
+        store: of the database, where the environment names uploads of it.
         announce: say on stderr that a local Ray starts.
 
     Raises:
-        BadInput: any other cluster.
+        BadInput: any other cluster; an environment for this process.
     """
 
-    def __init__(self, cluster: str = "local", *, announce: bool = False) -> None:
+    def __init__(
+        self,
+        cluster: str = "local",
+        *,
+        environment: Environment | None = None,
+        ray_init_kwargs: Mapping[str, Any] | None = None,
+        store: Store | None = None,
+        announce: bool = False,
+    ) -> None:
         if cluster not in ("inline", "local"):
             raise BadInput(f"cluster={cluster!r} is not one of 'inline' (this process) or 'local' (Ray on this machine)")
+        if cluster == "inline" and environment is not None:
+            raise BadInput(
+                "cluster='inline' is this process, which has its environment already; leave manifest and runtime_env out"
+            )
         self.kind: Kind = "inline" if cluster == "inline" else "local"
         self.is_open = False
+        self._environment = environment or Environment()
+        self._ray_init_kwargs = dict(ray_init_kwargs or {})
+        self._store = store
         self._announce = announce
         self._origin: Origin | None = None
         self._lock = threading.Lock()
+        self._setup: WorkerSetup | None = None
         self._pools: dict[Shape, ActorPool] = {}
         self._jobs: list[Job] = []
         self._token: contextvars.Token[Context | None] | None = None
@@ -62,10 +85,9 @@ class Context:
 
             if self._announce:
                 console.say("no context is open: using Ray on this machine for this backfill")
-            self._origin = local_ray.join_or_start()
+            self._origin = local_ray.join_or_start(self._ray_init_kwargs)
             if self._origin == "started":
-                pool = self._pool(Shape())
-                pool.grow(pool.capacity())
+                self._start_workers()
         self.is_open = True
         return self
 
@@ -80,6 +102,10 @@ class Context:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+        self._setup = None
+        self._leave()
+
+    def _leave(self) -> None:
         if self._origin is not None:
             from runner import local_ray
 
@@ -91,7 +117,7 @@ class Context:
         if self.kind == "inline":
             return InlineExecutor(settings)
         with self._lock:
-            pool = self._pool(shape)
+            pool = self._pool(shape, settings.store)
         pool.grow(concurrency or pool.capacity() or 1)
         return RayExecutor(pool, settings, concurrency)
 
@@ -99,10 +125,28 @@ class Context:
         """Wait for this job before the context closes."""
         self._jobs = [*[known for known in self._jobs if not known.done()], job]
 
-    def _pool(self, shape: Shape) -> ActorPool:
+    def _start_workers(self) -> None:
+        """As many as fit, before a job asks for them."""
+        try:
+            pool = self._pool(Shape(), self._store)
+            pool.grow(pool.capacity())
+        except BaseException:
+            self._leave()
+            raise
+
+    def _pool(self, shape: Shape, store: Store | None) -> ActorPool:
+        if self._setup is None:
+            self._setup = self._workers_setup(shape, store)
         if shape not in self._pools:
-            self._pools[shape] = ActorPool(shape, fixed=self._origin == "started")
+            self._pools[shape] = ActorPool(shape, self._setup, fixed=self._origin == "started")
         return self._pools[shape]
+
+    def _workers_setup(self, shape: Shape, store: Store | None) -> WorkerSetup:
+        from runner import local_ray, worker_setup
+
+        if store is None or self._origin == "started" or local_ray.is_this_machine_alone():
+            return worker_setup.for_this_machine(self._environment, store)
+        return worker_setup.for_cluster(self._environment, store, local_ray.look_at_worker(shape, worker_setup.REQUIREMENTS))
 
     def __enter__(self) -> Context:
         if self.is_open:

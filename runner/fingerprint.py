@@ -22,6 +22,8 @@ from typing import Any
 _LIBRARY_PATHS = tuple(
     str(Path(path).resolve()) for key, path in sysconfig.get_paths().items() if key in ("stdlib", "purelib", "platlib")
 )
+# Globals of every module that say where it lies on this machine.
+_OF_THE_IMPORT = frozenset(("__builtins__", "__cached__", "__file__", "__loader__", "__path__", "__spec__"))
 
 
 def fingerprint(*values: Any) -> str:
@@ -125,7 +127,7 @@ class _Hasher:
 
     def _feed_globals(self, code: types.CodeType, names: dict[str, Any]) -> None:
         for name in sorted(set(_names(code))):
-            if name not in names:
+            if name not in names or name in _OF_THE_IMPORT:
                 continue
             value = names[name]
             self._text("global", name)

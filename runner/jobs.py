@@ -127,10 +127,11 @@ class _Run:
                 self._request, self._dataset, self._table.name, self._store, self._job_id,
                 allow_pickle=self._table.connection.allow_pickle,
             )  # fmt: skip
+        self._outlast_the_storage()
         with column_leases(self._store, self._table.name, self._request.columns, self._job_id):
             with self._timed("plan"):
                 self._dataset = self._table.to_lance()  # again: who held the lease before may just have committed
-                self._settings = dataclasses.replace(self._settings, read_version=self._dataset.version)
+                self._settings = dataclasses.replace(self._settings, store=self._store, read_version=self._dataset.version)
                 plan = Planner(self._dataset, self._table.name, self._settings).plan()
                 self._meter.expect(plan)
             if plan.is_empty:
@@ -138,6 +139,12 @@ class _Run:
                 version = self._adopt_function(plan, self._settings.read_version)
                 return self._result(plan, [], "DONE", version, began)
             return self._execute(plan, began)
+
+    def _outlast_the_storage(self) -> None:
+        """From here on a storage that goes away for a minute does not end the job."""
+        self._table = self._table.patient()
+        self._store = self._table.connection.store
+        self._records = JobRecords(self._store)
 
     def _execute(self, plan: BackfillPlan, began: float) -> BackfillResult:
         record = self._new_record(plan)

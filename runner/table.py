@@ -40,6 +40,10 @@ class Table:
         self.path = f"{name}.lance"
         self.uri = f"{connection.uri}/{self.path}"
 
+    def patient(self) -> Table:
+        """The same table over a storage that is waited for; see `runner.store.Store.patient`."""
+        return Table(self.connection.patient(), self.name)
+
     def to_lance(self, version: int | None = None) -> Any:
         """The table as a ``lance.LanceDataset``, at its latest version or at `version`."""
         import lance
