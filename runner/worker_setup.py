@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING, Any
 from runner import console
 from runner.environment import Environment
 from runner.errors import BadInput
-from runner.workspace import own_paths
+from runner.worker_requirements import REQUIREMENTS, lacking, pins
+from runner.workspace import OURS, own_paths
 
 if TYPE_CHECKING:
     from runner.store import Store
-
-REQUIREMENTS = ("pylance", "pyarrow", "numpy", "cloudpickle", "obstore")
-"""What a worker imports beside the standard library and this package."""
-SAME_VERSION = ("pylance", "pyarrow")
-"""Those of them that write files: workers run the client's version."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class WorkerSetup:
     Attributes:
         runtime_env: Ray's, of the actor.
         values: what `runner.activation.activate` takes.
-        source: a reference to this package's source, where workers may not have it.
+        source: a reference to Infill's source, where workers may not have it.
     """
 
     runtime_env: dict[str, Any] = field(default_factory=dict)
@@ -61,11 +57,21 @@ def for_cluster(environment: Environment, store: Store, found: Mapping[str, Any]
     """For a Ray of other machines: the workspace and all that the environment names is uploaded to the database.
 
     Args:
-        found: what `runner.backfill.actor.look` found on a worker.
+        found: what `runner.backfill.ray_worker.look` found on a worker.
 
     Raises:
         BadInput: as above; site-packages that do not run there; a workspace that cannot go.
         StorageError: the database takes no packages.
+    """
+    values = uploads(environment, store, found["python"], found["platform"])
+    return on_workers(environment, store, {**values, "env": _secrets(environment)}, found)
+
+
+def uploads(environment: Environment, store: Store, python: str, platform: str) -> dict[str, Any]:
+    """Upload what an environment names; what a worker is to be told of it, as plain values.
+
+    Args:
+        python, platform: the workers', such as ``3.11`` and ``linux-x86_64``.
     """
     from runner.modules import upload_modules, uploaded
     from runner.packages.package import build
@@ -73,9 +79,9 @@ def for_cluster(environment: Environment, store: Store, found: Mapping[str, Any]
     from runner.workspace import workspace
 
     zips: dict[str, Any] = {"local_zip_output_dir": environment.zip_folder, "delete_local_zips": environment.delete_zips}
-    values: dict[str, Any] = {"env": _secrets(environment), "store": (store.uri, store.storage_options)}
+    values: dict[str, Any] = {}
     if environment.site:
-        values["site"] = _upload_site(store, found, zips)
+        values["site"] = _upload_site(store, python, platform, zips)
     if environment.workspace:
         place = workspace(environment.folder)
         package = build(place.root, environment.include, environment.exclude)
@@ -83,22 +89,23 @@ def for_cluster(environment: Environment, store: Store, found: Mapping[str, Any]
             console.say(f"warning: {warning}")
         values["workspace"] = (upload(package, store, console.say, **zips), place.first, place.paths, place.cwd)
     values["modules"] = [uploaded(module) for module in upload_modules(environment.modules, store, **zips)]
-    return _setup(_with_own(environment, found["versions"]), values, needs_source=True)
+    return values
 
 
-def own_requirements() -> list[str]:
-    """What workers need, at the versions that are installed here."""
-    return [f"{name}=={metadata.version(name)}" for name in REQUIREMENTS]
+def on_workers(environment: Environment, store: Store, values: Mapping[str, Any], found: Mapping[str, Any]) -> WorkerSetup:
+    """What `uploads` gave, for the workers of the Ray that this process is connected to."""
+    told = {**values, "store": (store.uri, store.storage_options)}
+    return _setup(_with_own(environment, found["versions"]), told, needs_source=True)
 
 
 @cache
 def own_source() -> bytes:
-    """A zip file of this package."""
-    root = Path(__file__).parent
+    """A zip file of Infill's own packages, the same bytes for the same source."""
+    root = Path(__file__).parents[1]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(root.rglob("*.py")):
-            info = zipfile.ZipInfo(f"{root.name}/{file.relative_to(root).as_posix()}")
+        for file in sorted(file for name in OURS for file in (root / name).rglob("*.py")):
+            info = zipfile.ZipInfo(file.relative_to(root).as_posix())
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(info, file.read_bytes())
     return packed.getvalue()
@@ -110,7 +117,7 @@ def _setup(environment: Environment, values: dict[str, Any], *, needs_source: bo
     if environment.installer:
         from runner.runtime_env import with_requirements
 
-        environment = with_requirements(environment, own_requirements())
+        environment = with_requirements(environment, pins())
         _say_installed(environment)
     _check(environment.runtime_env)
     return WorkerSetup(environment.runtime_env, values, ray.put(own_source()) if needs_source else None)
@@ -120,21 +127,17 @@ def _with_own(environment: Environment, versions: Mapping[str, str | None]) -> E
     """`environment` with what a cluster's workers lack of our own requirements."""
     if environment.installer:
         return environment  # gets all of them
-    lacking = [
-        name
-        for name in REQUIREMENTS
-        if versions[name] is None or (name in SAME_VERSION and versions[name] != metadata.version(name))
-    ]
-    if not lacking:
+    missing = lacking({name: metadata.version(name) for name in REQUIREMENTS}, dict(versions))
+    if not missing:
         return environment
     from runner.runtime_env import with_requirements
 
-    has = ", ".join(f"{name} {versions[name] or 'not'}" for name in lacking)
+    has = ", ".join(f"{name} {versions[name] or 'not'}" for name in missing)
     console.say(f"workers lack what is installed here ({has}); a manifest with an image that has it saves the installation")
-    return with_requirements(environment, [f"{name}=={metadata.version(name)}" for name in lacking])
+    return with_requirements(environment, pins(tuple(missing)))
 
 
-def _upload_site(store: Store, found: Mapping[str, Any], zips: dict[str, Any]) -> list[str]:
+def _upload_site(store: Store, python: str, platform: str, zips: dict[str, Any]) -> list[str]:
     from runner.packages.package import build
     from runner.packages.roots import site_packages
     from runner.packages.upload import upload
@@ -144,7 +147,7 @@ def _upload_site(store: Store, found: Mapping[str, Any], zips: dict[str, Any]) -
     for folder in site_packages():
         # Workers run the Ray of their cluster, whatever lies beside it.
         package = build(folder, exclude=["/ray/", "/ray-*.dist-info/"], site=True)
-        check_platform(package.listing, found["python"], found["platform"])
+        check_platform(package.listing, python, platform)
         packages.append(upload(package, store, console.say, **zips))
     return packages
 
