@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.backfill.policy import ErrorPolicy
     from runner.connection import Connection, connect
     from runner.context import Context
+    from runner.exit_mode import ExitMode
     from runner.functions import UDF, udf
     from runner.jobs import Job
     from runner.manifest import Manifest
@@ -34,6 +35,7 @@ _HOMES = {
     "Connection": "runner.connection",
     "Context": "runner.context",
     "ErrorPolicy": "runner.backfill.policy",
+    "ExitMode": "runner.exit_mode",
     "GenevaManifest": "runner.manifest_builder",
     "Job": "runner.jobs",
     "Manifest": "runner.manifest",
@@ -50,6 +52,7 @@ __all__ = [
     "Connection",
     "Context",
     "ErrorPolicy",
+    "ExitMode",
     "GenevaManifest",
     "Job",
     "Manifest",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from infra.secrets_in_specs import resolved
 from runner.modules import importable_from, is_package, linked
 from runner.packages.unpack import ensure
 from runner.store import Store
@@ -16,14 +17,17 @@ def activate(setup: Mapping[str, Any]) -> None:
     """Set variables, unpack packages once a node, and put them on ``sys.path``.
 
     Args:
-        setup: plain values, for Ray to carry. ``env``: variables. Of this machine: ``paths`` (folders), ``local_modules``
+        setup: plain values, for Ray to carry. ``env``: variables; ``references``: those that name variables of the node's own
+            environment, as ``${env:NAME}``. Of this machine: ``paths`` (folders), ``local_modules``
             (paths). From the store, ``store`` (address and options): ``modules`` (name and package), ``workspace`` (package,
             paths in it for the front and for further back, working directory in it), ``site`` (packages).
 
     Raises:
+        BadSpec: the node does not have a variable that one refers to.
         StorageError, PackageMissing, PackageChanged: see `runner.packages.unpack.ensure`.
     """
     os.environ.update(setup.get("env", {}))
+    os.environ.update(resolved(setup.get("references", {})))
     store = Store(*setup["store"]) if "store" in setup else None
     first, paths = _workspace(store, setup["workspace"]) if store and "workspace" in setup else ([], [])
     paths += [str(importable_from(module)) for module in setup.get("local_modules", ())]

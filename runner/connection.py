@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner.context import Context
 from runner.definitions import CLUSTERS, MANIFESTS, Definition, Definitions
 from runner.errors import BadInput, TableNotFound
+from runner.exit_mode import ExitMode
 from runner.records import JobRecord, JobRecords
 from runner.store import Store
 from runner.table import Table
@@ -105,9 +106,9 @@ class Connection:
     @staticmethod
     def local_ray_context(manifest: Manifest | None = None) -> Context:
         """``context(cluster="local")``; on the class as well as on a connection."""
-        from runner.where import context_of
+        from runner.where import Wishes, context_of
 
-        return context_of(None, "local", manifest, None)
+        return context_of(None, "local", manifest, Wishes())
 
     def context(
         self,
@@ -115,21 +116,39 @@ class Connection:
         manifest: str | Manifest | None = None,
         *,
         runtime_env: Mapping[str, Any] | None = None,
+        on_exit: ExitMode = ExitMode.DELETE,
+        wait_timeout: float | None = None,
+        reuse: Literal["match", "always", "never"] = "match",
+        time_to_live: float | None = None,
+        stack: str | None = None,
     ) -> Context:
         """Where the backfills inside the ``with`` block run.
 
+        On ``inline`` and ``local`` this process drives them. On another cluster they are jobs of that cluster's Ray, which this
+        process submits and follows, and which go on without it.
+
         Args:
             cluster: ``"inline"``: in this process, for debugging and for small tables. ``"local"``: on Ray on this machine.
-                Otherwise the name of a cluster that is defined, or its spec; of kind local.
+                Otherwise the name of a cluster that is defined, its spec, or the address of one: ``http(s)://host:8265`` (Jobs
+                API), ``ray://host:10001`` (Ray Client). One of kind kuberay is provisioned on Kubernetes when the block begins.
             manifest: what workers run in, or its name. Default: what this process has.
             runtime_env: Ray's, over what the manifest and the cluster say.
+            on_exit: what becomes of a provisioned cluster when the block ends; clusters that others run stay in any case.
+            wait_timeout: seconds that the end of the block waits for the jobs; None for as long as they take. After it, DELETE
+                cancels what still runs, with finished work kept.
+            reuse: what to do where a cluster of that name runs: ``"match"`` joins it if it is of the same spec, ``"always"`` as
+                it is, ``"never"`` refuses.
+            time_to_live: seconds after which Kubernetes deletes a provisioned cluster that no client and no job renews. Default:
+                half an hour; with RETAIN none.
+            stack: in place of `cluster`, the Pulumi stack of a standing one, as ``pulumi`` in the working directory knows it:
+                ``dev``, or ``dev/images`` where it has several clusters.
 
         Raises:
-            BadInput: no such cluster or manifest, with the nearest names; one that cannot be used here.
+            BadInput: no such cluster or manifest, with the nearest names; one that cannot be used here; a wrong argument.
         """
-        from runner.where import context_of
+        from runner.where import Wishes, context_of
 
-        return context_of(self, cluster, manifest, runtime_env)
+        return context_of(self, cluster, manifest, Wishes(runtime_env, on_exit, wait_timeout, reuse, time_to_live, stack))
 
     def define_cluster(self, name: str, spec: ClusterSpec) -> Definition:
         """Keep a cluster in the database under its name, for `context` and for others who open the database.

@@ -55,6 +55,10 @@ class JobCancelled(RunnerError):
     """The job was cancelled. Staged work is kept; the next backfill takes it up."""
 
 
+class JobLost(RunnerError):
+    """A job's driver is gone without a word. Staged work is kept; the next backfill takes it up."""
+
+
 @dataclass(frozen=True)
 class RowError:
     """One row whose function call failed.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from infra.secrets_in_specs import REFERENCE, looks_secret, variables
+from infra.secrets_in_specs import REFERENCE, from_environment, looks_secret, variables
 from infra.spec import parse_spec
 from runner.environment import INSTALLERS, Environment
 from runner.errors import BadInput
@@ -40,7 +40,9 @@ def environment(
     wishes = [_of_manifest(manifest) if manifest else {}, (ray_init_kwargs or {}).get("runtime_env") or {}, runtime_env or {}]
     merged: dict[str, Any] = reduce(_over, wishes, {})
     env_vars = merged.pop("env_vars", {})
-    secret = {name: value for name, value in env_vars.items() if list(variables(value)) or looks_secret(name, value)}
+    secret = {
+        name: value for name, value in from_environment(env_vars).items() if list(variables(value)) or looks_secret(name, value)
+    }
     shown = {name: value for name, value in env_vars.items() if name not in secret}
     found = Environment(
         {"env_vars": shown} if shown else {}, secret, site=manifest is not None and manifest.kind is ManifestKind.SITE

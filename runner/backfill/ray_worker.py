@@ -1,6 +1,6 @@
-"""The Ray actor that a worker runs in.
+"""The Ray actors that workers, and some drivers, run in.
 
-To machines that may not have this package the class goes by value, with the package's source beside it. So this file imports
+To machines that may not have this package the classes go by value, with the package's source beside it. So this file imports
 nothing but the standard library until the source is in place.
 """
 
@@ -60,6 +60,33 @@ class RayWorker:
                 yield batch
                 batch, sent = [], time.monotonic()
         yield batch
+
+
+class RayDriver:
+    """The driver of a backfill, as an actor: for a cluster that takes no jobs from outside.
+
+    Args:
+        source: a zip file of Infill's packages.
+        requirements: what they need, at the client's versions.
+    """
+
+    def __init__(self, source: bytes, requirements: Sequence[str]) -> None:
+        sys.path.insert(0, _unpacked(source))
+        from runner.worker_requirements import PINS, install_missing
+
+        os.environ[PINS] = " ".join(requirements)
+        install_missing()
+
+    def drive(self, database: str, storage_options: dict[str, str], job_id: str) -> int:
+        """See `runner.remote_driver.drive`. The actor ends with it; what came of it is on record."""
+        import ray
+
+        from runner.remote_driver import drive
+
+        try:
+            return drive(database, storage_options, job_id)
+        finally:
+            ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
 
 def look(distributions: Sequence[str]) -> dict[str, Any]:

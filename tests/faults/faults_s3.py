@@ -23,8 +23,8 @@ def weed() -> Path:
 class Server:
     """An S3 server that can be killed, and comes back with what it has on disk."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self._folder, self._host = folder, host
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._running = ExitStack()
         folder.mkdir()
@@ -34,14 +34,14 @@ class Server:
         self.options = {
             "aws_access_key_id": KEY,
             "aws_secret_access_key": SECRET,
-            "endpoint": f"http://127.0.0.1:{self._ports['s3.port']}",
+            "endpoint": f"http://{host}:{self._ports['s3.port']}",
             "region": "us-east-1",
             "allow_http": "true",
         }
 
     def start(self) -> None:
         command = [
-            str(weed()), "server", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
+            str(weed()), "server", f"-dir={self._folder}", f"-ip={self._host}", f"-ip.bind={self._host}", "-s3",
             f"-s3.config={self._folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-iam=false",
             "-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.electionTimeout=1s",
             *(f"-{flag}={port}" for flag, port in self._ports.items()),
@@ -57,10 +57,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[Server]:
-    """A server in a folder of its own. Buckets come into being with the first object."""
+def s3_server(host: str = "127.0.0.1") -> Iterator[Server]:
+    """A server in a folder of its own, at an address of this machine. Buckets come into being with the first object."""
     with tempfile.TemporaryDirectory(prefix="s3-") as name:
-        server = Server(Path(name) / "data")
+        server = Server(Path(name) / "data", host)
         try:
             server.start()
             yield server
