@@ -16,6 +16,7 @@ from runner.context import Context
 from runner.environment import Environment
 from runner.errors import BadInput, RunnerError
 from runner.exit_mode import ExitMode
+from runner.packages.package import this_python
 from runner.places import Place
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.remote_job import RemoteJob
@@ -123,6 +124,7 @@ class ClusterContext(Context):
             "runtime_env": self._environment.runtime_env,
             "uploads": {**self._uploads, "references": self._environment.secrets},
             "renew": self._place.renewal(),
+            "python": this_python(),
         }
         made = _ClusterJob(self._store, self._place, record, wanted)
         self.track(made)

@@ -130,7 +130,7 @@ class Standing:
         from runner.ray_jobs import RayJobs
 
         self._jobs = RayJobs(dashboard)
-        self._jobs.version()
+        dashboard.check_ray()
         return str(dashboard.where)
 
     def _connected(self) -> RayJobs:

@@ -66,6 +66,18 @@ def _record_failure(records: Any, job_id: str, exc: Exception) -> None:
         records.save(record)
 
 
+def _check_python(client: str) -> None:
+    """Refuse to load functions that another Python pickled; its bytecode is of that Python alone."""
+    from runner.errors import BadInput
+    from runner.packages.package import this_python
+
+    if this_python() != client:
+        raise BadInput(
+            f"the driver on the cluster runs Python {this_python()} and its client {client}; take an image of Python {client} "
+            "(python_version of the cluster), or a client of the cluster's"
+        )
+
+
 def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any]) -> None:
     from runner import console
     from runner.environment import Environment
@@ -75,6 +87,7 @@ def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any])
     from runner.table import Table
     from runner.targets import Request
 
+    _check_python(request["python"])
     specs = {name: FunctionSpec.from_json(text) for name, text in request["specs"].items()}
     wanted = Request(tuple(request["columns"]), specs=specs, adopts=request["adopts"], **request["options"])
     context = LocalContext("local", environment=Environment(request["runtime_env"]), uploads=request["uploads"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner import console
 from runner.environment import Environment
 from runner.errors import BadInput
+from runner.packages.package import this_python
 from runner.worker_requirements import REQUIREMENTS, lacking, pins
 from runner.workspace import OURS, own_paths
 
@@ -94,6 +95,11 @@ def uploads(environment: Environment, store: Store, python: str, platform: str) 
 
 def on_workers(environment: Environment, store: Store, values: Mapping[str, Any], found: Mapping[str, Any]) -> WorkerSetup:
     """What `uploads` gave, for the workers of the Ray that this process is connected to."""
+    if found["python"] != this_python():
+        raise BadInput(
+            f"workers run Python {found['python']}, and this is {this_python()}: functions do not travel between the two; give "
+            "the workers an image of this Python, or run a client of theirs"
+        )
     told = {**values, "store": (store.uri, store.storage_options)}
     return _setup(_with_own(environment, found["versions"]), told, needs_source=True)
 
