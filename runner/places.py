@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
 import shlex
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from runner.store import Store
 
 HEAD_ANSWERS_SECONDS = 60.0
+LOOK_SECONDS = 3.0
 CLIENT_NAMESPACE = "infill"
 _SERVER_HUNG = "Starting Ray client server failed"  # the server that Ray forks for each client hangs now and then
 
@@ -181,13 +185,34 @@ class OnDemand(Standing):
             time_to_live=self._time_to_live,
             keep=self._keep,
             secrets=self._secrets,
+            workers=False,  # work begins with the head; they join as they come
             say=console.say,
         )
         try:
-            return self._connect(open_dashboard(self._provisioned.spec, wait=HEAD_ANSWERS_SECONDS))
+            where = self._connect(open_dashboard(self._provisioned.spec, wait=HEAD_ANSWERS_SECONDS))
         except BaseException:
             self.close(keep=self._keep)
             raise
+        threading.Thread(target=self._tell_of_stuck_pods, args=(self._provisioned,), name="runner-pods", daemon=True).start()
+        return where
+
+    def _tell_of_stuck_pods(self, provisioned: Provisioned) -> None:
+        """Say why workers do not come, once for each reason, for as long as the context is open."""
+        from infra.body import ray_cluster_body
+        from infra.errors import InfraError
+        from infra.kube import Kubernetes, run
+        from infra.readiness import Seen
+        from infra.wait import problem_of
+
+        body, seen, told = ray_cluster_body(provisioned.spec), Seen(), {""}
+        while self._provisioned is provisioned:
+            with contextlib.suppress(InfraError):
+                kube = run(Kubernetes.connect(provisioned.access))
+                problem = run(problem_of(kube, provisioned.spec, body, seen)) or ""
+                if problem not in told and self._provisioned is provisioned:
+                    told.add(problem)
+                    console.say(f"cluster {self.name}: {problem}")
+            time.sleep(LOOK_SECONDS)
 
     def renewal(self) -> dict[str, Any] | None:
         found = self._provisioned
