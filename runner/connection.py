@@ -17,7 +17,7 @@ from runner.table import Table
 
 if TYPE_CHECKING:
     from infra.spec import ClusterSpec
-    from runner.manifest import Manifest
+    from runner.manifests.manifest import Manifest
 
 
 def connect(
@@ -224,7 +224,7 @@ class Connection:
             infra.BadSpec: a manifest that cannot be read back: one that was changed without its checks.
             StorageError: the database takes no packages.
         """
-        from runner.modules import upload_modules
+        from runner.manifests.modules import upload_modules
 
         plain = _plain_manifest(manifest)
         self._check_name(MANIFESTS, name, plain)
@@ -267,7 +267,7 @@ class Connection:
         return Definitions(self.store, MANIFESTS).delete(name)
 
     def _manifest(self, found: Definition) -> Manifest:
-        from runner.manifest import Manifest
+        from runner.manifests.manifest import Manifest
 
         return Manifest.parse(found.spec, self._where("manifest", found))
 
@@ -303,8 +303,8 @@ def _plain_cluster(spec: Any) -> dict[str, Any]:
 
 def _plain_manifest(manifest: Any) -> dict[str, Any]:
     """What is stored of a manifest, once it is known that it can be read back and holds no secret."""
-    from runner.manifest import Manifest
-    from runner.modules import check_modules
+    from runner.manifests.manifest import Manifest
+    from runner.manifests.modules import check_modules
 
     _check_type(manifest, Manifest, "define_manifest", "the manifest", "the builders of runner.ManifestFactory make one")
     checked = Manifest.parse(manifest.plain(), f"manifest {manifest.name!r}")

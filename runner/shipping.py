@@ -128,7 +128,7 @@ def load(spec: FunctionSpec, store: Store, *, allow_pickle: bool) -> UDF:
 
 def _check_imports(udf: UDF) -> None:
     """Name a missing package before a row is computed: with ``on_error="skip"`` every row would become NULL."""
-    from runner.imports import imports_of
+    from runner.manifests.imports import imports_of
 
     missing = sorted(name for name in imports_of(udf) if importlib.util.find_spec(name) is None)
     if missing:

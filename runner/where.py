@@ -15,9 +15,9 @@ from runner.local_context import LocalContext
 if TYPE_CHECKING:
     from infra.spec import ClusterSpec, KubeRayClusterSpec
     from runner.connection import Connection
-    from runner.environment import Environment
-    from runner.manifest import Manifest
-    from runner.places import Place
+    from runner.environments.environment import Environment
+    from runner.manifests.manifest import Manifest
+    from runner.remote.places import Place
     from runner.store import Store
 
 HERE = ("inline", "local")
@@ -60,7 +60,7 @@ def context_of(
     mode = wishes.exit_mode
     if cluster in HERE and manifest is None and not wishes.runtime_env and not wishes.stack:
         return LocalContext(str(cluster), store=store)
-    from runner.runtime_env import environment
+    from runner.environments.runtime_env import environment
 
     spec, ray_cluster = (_spec(connection, cluster), None) if wishes.stack is None else _of_stack(wishes.stack, cluster)
     found = _manifest(connection, manifest)
@@ -71,8 +71,8 @@ def context_of(
         kind = str(cluster) if spec is None else "local"
         return LocalContext(kind, environment=wanted, ray_init_kwargs=kwargs, store=store)
     assert connection is not None
-    from runner.cluster_context import ClusterContext
-    from runner.places import Standing
+    from runner.remote.cluster_context import ClusterContext
+    from runner.remote.places import Standing
 
     _check_sent(spec, wanted)
     if ray_cluster is not None:
@@ -113,7 +113,7 @@ def _spec(connection: Connection | None, cluster: str | ClusterSpec) -> ClusterS
 
 
 def _of_stack(stack: str, cluster: str | ClusterSpec) -> tuple[ClusterSpec, str]:
-    from runner.stack_outputs import cluster_of_stack
+    from runner.remote.stack_outputs import cluster_of_stack
 
     if cluster != "local":
         raise BadInput(f"both cluster={cluster!r} and stack={stack!r} are given; keep one")
@@ -121,8 +121,8 @@ def _of_stack(stack: str, cluster: str | ClusterSpec) -> tuple[ClusterSpec, str]
 
 
 def _manifest(connection: Connection | None, manifest: str | Manifest | None) -> Manifest | None:
-    from runner.manifest import Manifest
-    from runner.modules import check_modules
+    from runner.manifests.manifest import Manifest
+    from runner.manifests.modules import check_modules
 
     if manifest is None:
         return None
@@ -135,7 +135,7 @@ def _manifest(connection: Connection | None, manifest: str | Manifest | None) ->
 
 
 def _say_unused(manifest: Manifest | None) -> None:
-    from runner.runtime_env import unused_here
+    from runner.environments.runtime_env import unused_here
 
     for what in unused_here(manifest) if manifest else ():
         console.say(f"manifest {manifest.name!r}: {what} is not used: workers run on machines that run already, in what those have")  # type: ignore[union-attr]
@@ -166,9 +166,9 @@ def _place(
     from dataclasses import replace
 
     from infra.spec import ExternalClusterSpec, KubeRayClusterSpec
-    from runner.cluster_context import split_secrets
-    from runner.places import OnDemand, RayClient, Standing
-    from runner.runtime_env import on_cluster
+    from runner.environments.runtime_env import on_cluster
+    from runner.remote.cluster_context import split_secrets
+    from runner.remote.places import OnDemand, RayClient, Standing
 
     _, secrets = split_secrets(store.storage_options)
     if isinstance(spec, KubeRayClusterSpec):
@@ -188,7 +188,7 @@ def _place(
 
 
 def _say_secrets_stay(store: Store, spec: ClusterSpec) -> None:
-    from runner.cluster_context import split_secrets
+    from runner.remote.cluster_context import split_secrets
 
     _, secrets = split_secrets(store.storage_options)
     if secrets:

@@ -15,7 +15,7 @@ import cloudpickle
 import pytest
 
 from runner import udf
-from runner.imports import Needs, imports_of, needs_of
+from runner.manifests.imports import Needs, imports_of, needs_of
 from tests.unit.conftest import LoadModule
 
 

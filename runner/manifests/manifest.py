@@ -16,8 +16,8 @@ from infra.errors import BadSpec
 from infra.model import EnvName, Image, Model, Raw
 from infra.secrets_in_specs import REFERENCE, referenced, referenced_tree
 from runner.errors import BadInput
-from runner.modules import uploaded
-from runner.requirements import check_requirements, read_requirements
+from runner.manifests.modules import uploaded
+from runner.manifests.requirements import check_requirements, read_requirements
 
 DEFAULT_IMAGE = "default"
 """Ray's image for the client's Ray and Python version, even where the cluster names another."""
@@ -238,7 +238,7 @@ def _yaml(path: Path, what: str) -> Any:
 
 
 def _from_lock(path: Path) -> dict[str, Any]:
-    from runner.locks import read_lock
+    from runner.manifests.locks import read_lock
 
     return {"kind": "uv", "pip": read_lock(path)}
 

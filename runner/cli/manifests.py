@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_check import add_checks, read_checked
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
-from runner.cli_images import build_manifest
+from runner.cli.check import add_checks, read_checked
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
+from runner.cli.images import build_manifest
 
 manifests_app = typer.Typer(
     help="Manifests, the environments of workers: their definitions.", no_args_is_help=True, rich_markup_mode=None

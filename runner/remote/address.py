@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from runner.dashboard import PATIENCE_SECONDS, ClusterUnreachable, Dashboard, Dropped, NotRay
 from runner.errors import BadInput, RunnerError
+from runner.remote.dashboard import PATIENCE_SECONDS, ClusterUnreachable, Dashboard, Dropped, NotRay
 
 if TYPE_CHECKING:
     import httpx

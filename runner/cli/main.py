@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli_clusters import clusters_app
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
-from runner.cli_eks import eks_token
-from runner.cli_jobs import jobs_app
-from runner.cli_manifests import manifests_app
-from runner.cli_packages import package, packages_app
+from runner.cli.clusters import clusters_app
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
+from runner.cli.eks import eks_token
+from runner.cli.jobs import jobs_app
+from runner.cli.manifests import manifests_app
+from runner.cli.packages import package, packages_app
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -176,8 +176,8 @@ def _context(table: Table, place: Place, options: dict[str, Any]) -> AbstractCon
 
 
 def _submit(table: Table, place: Place, options: dict[str, Any]) -> None:
-    from runner.cluster_context import ClusterContext
     from runner.errors import BadInput
+    from runner.remote.cluster_context import ClusterContext
 
     context = place.open(table.connection)
     if not isinstance(context, ClusterContext):

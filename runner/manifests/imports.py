@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from runner.environments.workspace import OURS
 from runner.fingerprint import is_library
-from runner.import_statements import Statements, of_code, of_module
-from runner.workspace import OURS
+from runner.manifests.import_statements import Statements, of_code, of_module
 
 _MOST_ITEMS = 1000
 """Of a long collection, so many are looked at."""

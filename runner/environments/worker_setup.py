@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import console
-from runner.environment import Environment
+from runner.environments.environment import Environment
+from runner.environments.own_requirements import REQUIREMENTS, lacking, pins
+from runner.environments.workspace import OURS, own_paths
 from runner.errors import BadInput
 from runner.packages.package import this_python
-from runner.worker_requirements import REQUIREMENTS, lacking, pins
-from runner.workspace import OURS, own_paths
 
 if TYPE_CHECKING:
     from runner.store import Store
@@ -29,7 +29,7 @@ class WorkerSetup:
 
     Attributes:
         runtime_env: Ray's, of the actor.
-        values: what `runner.activation.activate` takes.
+        values: what `runner.environments.activation.activate` takes.
         source: a reference to Infill's source, where workers may not have it.
     """
 
@@ -44,7 +44,7 @@ def for_this_machine(environment: Environment, store: Store | None) -> WorkerSet
     Raises:
         BadInput: the runtime_env is not one that Ray takes; a variable that the environment refers to is not set.
     """
-    from runner.modules import uploaded
+    from runner.manifests.modules import uploaded
 
     values: dict[str, Any] = {"env": _secrets(environment), "paths": own_paths()}
     values["local_modules"] = [os.path.abspath(module) for module in environment.modules if not uploaded(module)]
@@ -74,10 +74,10 @@ def uploads(environment: Environment, store: Store, python: str, platform: str) 
     Args:
         python, platform: the workers', such as ``3.11`` and ``linux-x86_64``.
     """
-    from runner.modules import upload_modules, uploaded
+    from runner.environments.workspace import workspace
+    from runner.manifests.modules import upload_modules, uploaded
     from runner.packages.package import build
     from runner.packages.upload import upload
-    from runner.workspace import workspace
 
     zips: dict[str, Any] = {"local_zip_output_dir": environment.zip_folder, "delete_local_zips": environment.delete_zips}
     values: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def _setup(environment: Environment, values: dict[str, Any], *, needs_source: bo
     import ray
 
     if environment.installer:
-        from runner.runtime_env import with_requirements
+        from runner.environments.runtime_env import with_requirements
 
         environment = with_requirements(environment, pins())
         _say_installed(environment)
@@ -136,7 +136,7 @@ def _with_own(environment: Environment, versions: Mapping[str, str | None]) -> E
     missing = lacking({name: metadata.version(name) for name in REQUIREMENTS}, dict(versions))
     if not missing:
         return environment
-    from runner.runtime_env import with_requirements
+    from runner.environments.runtime_env import with_requirements
 
     has = ", ".join(f"{name} {versions[name] or 'not'}" for name in missing)
     console.say(f"workers lack what is installed here ({has}); a manifest with an image that has it saves the installation")

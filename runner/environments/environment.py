@@ -1,4 +1,4 @@
-"""`Environment`: what workers run in, as `runner.runtime_env` makes it and `runner.worker_setup` puts it in place."""
+"""`Environment`: what workers run in, as `runtime_env` makes it and `worker_setup` puts it in place."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
 
 if TYPE_CHECKING:
     from runner.connection import Connection
     from runner.records import JobRecord
-    from runner.remote_job import RemoteJob
+    from runner.remote.remote_job import RemoteJob
 
 CANCEL_SECONDS = 60.0
 
@@ -140,7 +140,7 @@ def resume(
 
 def _handle(connection: Connection, record: JobRecord) -> RemoteJob:
     from runner.records import JobRecords
-    from runner.remote_job import RemoteJob
+    from runner.remote.remote_job import RemoteJob
 
     def silent() -> str | None:
         found = JobRecords(connection.store).read(record.job_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 
 if TYPE_CHECKING:
     from runner.provision.collect import Standing

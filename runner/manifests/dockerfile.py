@@ -1,6 +1,6 @@
 """A manifest as the Dockerfile of an image that has it installed. Pure functions: same manifest, same base, same text.
 
-The image has what a run would install, from the same function (`runner.runtime_env`), so that workers of it start at once.
+The image has what a run would install, by the same function (`runner.environments.runtime_env`): its workers start at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from infra import kubernetes_names as names
 from infra.secrets_in_specs import looks_secret, variables
+from runner.environments.own_requirements import REQUIREMENTS, pins
+from runner.environments.runtime_env import environment, with_requirements
 from runner.errors import BadInput
-from runner.manifest import Manifest, ManifestKind
-from runner.runtime_env import environment, with_requirements
-from runner.worker_requirements import REQUIREMENTS, pins
+from runner.manifests.manifest import Manifest, ManifestKind
 
 FIRST_LINE = "# Made by `python -m runner manifests build`"
 REQUIREMENTS_FILE = "requirements.txt"

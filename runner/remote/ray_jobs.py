@@ -1,4 +1,4 @@
-"""`RayJobs`: Ray's Jobs API as its dashboard serves it, over any `runner.dashboard.Dashboard` and without Ray itself."""
+"""`RayJobs`: Ray's Jobs API as its dashboard serves it, over any `runner.remote.dashboard.Dashboard` and without Ray itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from runner.dashboard import ClusterUnreachable, Dashboard, RayVersion, message_of
 from runner.errors import BadInput, RunnerError
+from runner.remote.dashboard import ClusterUnreachable, Dashboard, RayVersion, message_of
 
 if TYPE_CHECKING:
     import httpx
@@ -94,14 +94,14 @@ class RayJobs:
         self.dashboard = dashboard
 
     def version(self) -> RayVersion:
-        """What runs there; raises `runner.dashboard.NotRay`."""
+        """What runs there; raises `runner.remote.dashboard.NotRay`."""
         return self.dashboard.version()
 
     def upload(self, contents: Mapping[str, str | Path]) -> str:
         """Upload files and folders as a package, unless it is there; its URI for a ``runtime_env``.
 
         Args:
-            contents: as `runner.ray_packages.ray_package` takes them. For py_modules by the names they are imported under,
+            contents: as `runner.remote.ray_packages.ray_package` takes them. For py_modules by the names they are imported under,
                 ``{"my_package": folder}``; for a working_dir ``{"": folder}``.
 
         The cluster keeps a package while a job uses it, and 10 minutes for a job to begin to.
@@ -109,7 +109,7 @@ class RayJobs:
         Raises:
             BadInput: nothing to upload, or more than 100 MB.
         """
-        from runner.ray_packages import ray_package
+        from runner.remote.ray_packages import ray_package
 
         package = ray_package(contents)
         path = f"/api/packages/gcs/{package.name}"

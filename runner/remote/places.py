@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import console
+from runner.environments.own_requirements import PINS, pins
 from runner.errors import BadInput, RunnerError
-from runner.remote_driver import OPTIONS
-from runner.worker_requirements import PINS, pins
+from runner.remote.remote_driver import OPTIONS
 
 if TYPE_CHECKING:
     from infra.spec import KubeRayClusterSpec
     from runner.provision.life import Provisioned
-    from runner.ray_jobs import RayJobs
+    from runner.remote.ray_jobs import RayJobs
     from runner.store import Store
 
 HEAD_ANSWERS_SECONDS = 60.0
@@ -89,7 +89,7 @@ class Standing:
         self._jobs: RayJobs | None = None
 
     def open(self) -> str:
-        from runner.address import open_dashboard
+        from runner.remote.address import open_dashboard
 
         return self._connect(open_dashboard(self._target, name=self._ray_cluster))
 
@@ -99,7 +99,7 @@ class Standing:
         source = jobs.upload({name: root / name for name in ("runner", "infra")})
         env_vars = {OPTIONS: json.dumps(dict(options)), PINS: " ".join(pins()), "PYTHONUNBUFFERED": "1"}
         jobs.submit(
-            f"python -m runner.remote_driver {shlex.quote(database)} {job_id}",
+            f"python -m runner.remote.remote_driver {shlex.quote(database)} {job_id}",
             submission_id=job_id,
             runtime_env={"py_modules": [source], "env_vars": env_vars},
         )
@@ -131,7 +131,7 @@ class Standing:
         return ""
 
     def _connect(self, dashboard: Any) -> str:
-        from runner.ray_jobs import RayJobs
+        from runner.remote.ray_jobs import RayJobs
 
         self._jobs = RayJobs(dashboard)
         dashboard.check_ray()
@@ -175,8 +175,8 @@ class OnDemand(Standing):
         self._provisioned: Provisioned | None = None
 
     def open(self) -> str:
-        from runner.address import open_dashboard
         from runner.provision.life import up
+        from runner.remote.address import open_dashboard
 
         self._provisioned = up(
             self._store,
@@ -263,7 +263,7 @@ class RayClient:
         import ray
 
         from runner.backfill import ray_worker
-        from runner.worker_setup import own_source
+        from runner.environments.worker_setup import own_source
 
         ray.cloudpickle.register_pickle_by_value(ray_worker)  # type: ignore[no-untyped-call]
         placed = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}, "name": f"driver-{job_id}"}

@@ -20,7 +20,7 @@ def name_of(distribution: str) -> str:
 
 
 def found(modules: list[str]) -> dict[str, object]:
-    """Facts of this process; the fields of `runner.facts.Facts`."""
+    """Facts of this process; the fields of `runner.manifests.facts.Facts`."""
     versions, requires = installed()
     return {
         "python": platform.python_version(),

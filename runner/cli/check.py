@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 
 if TYPE_CHECKING:
     from infra.changes import Change
-    from runner.check import Problem
     from runner.connection import Connection
-    from runner.facts import Facts
-    from runner.imports import Needs
-    from runner.manifest import Manifest
+    from runner.manifests.check import Problem
+    from runner.manifests.facts import Facts
+    from runner.manifests.imports import Needs
+    from runner.manifests.manifest import Manifest
 
 HERE = "this machine"
 
@@ -47,7 +47,7 @@ def check_manifest(
     A line for each problem. Exit code 1 where one is an error.
     """
     with exit_codes():
-        from runner.check import compare
+        from runner.manifests.check import compare
 
         connection = open_database(database, storage_option)
         manifest = connection.get_manifest(name)
@@ -82,10 +82,10 @@ def read_checked(file: Path) -> Manifest:
     """The manifest of a YAML file, whose py_modules are on this machine.
 
     Raises:
-        BadInput, infra.BadSpec: see `runner.manifest.read_manifest`.
+        BadInput, infra.BadSpec: see `runner.manifests.manifest.read_manifest`.
     """
-    from runner.manifest import read_manifest
-    from runner.modules import check_modules
+    from runner.manifests.manifest import read_manifest
+    from runner.manifests.modules import check_modules
 
     manifest = read_manifest(file)
     check_modules(manifest.py_modules, str(file))
@@ -93,7 +93,7 @@ def read_checked(file: Path) -> Manifest:
 
 
 def _needs(paths: list[str]) -> Needs:
-    from runner.imports import needs_of
+    from runner.manifests.imports import needs_of
     from runner.shipping import import_udf
 
     return needs_of(*[import_udf(path) for path in paths])
@@ -102,7 +102,7 @@ def _needs(paths: list[str]) -> Needs:
 def _facts(connection: Connection, cluster: str | None, needs: Needs) -> tuple[Facts, Facts, str]:
     """Of this machine and of the cluster, and what the latter is called."""
     from infra.spec import ClusterSpec, LocalClusterSpec
-    from runner.facts import facts_here
+    from runner.manifests.facts import facts_here
 
     modules = needs.imports | needs.optional
     here = facts_here(modules)
@@ -115,9 +115,9 @@ def _facts(connection: Connection, cluster: str | None, needs: Needs) -> tuple[F
 
 
 def _facts_there(target: Any, modules: frozenset[str]) -> Facts:
-    from runner.address import open_dashboard
-    from runner.facts import facts_of
-    from runner.ray_jobs import RayJobs
+    from runner.manifests.facts import facts_of
+    from runner.remote.address import open_dashboard
+    from runner.remote.ray_jobs import RayJobs
 
     dashboard = open_dashboard(target)
     try:
@@ -138,7 +138,7 @@ def _print(problems: list[Problem], where: str, as_json: bool) -> None:
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """Plain data, modules of this machine by what they hold, as they are defined."""
-    from runner.modules import packaged, uploaded
+    from runner.manifests.modules import packaged, uploaded
 
     modules = []
     for module in manifest.py_modules:
@@ -166,7 +166,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
 
 def _named(lines: list[str]) -> dict[str, str]:
     """Requirements by distribution, uploaded modules by name."""
-    from runner.modules import uploaded
-    from runner.requirements import requirement_name
+    from runner.manifests.modules import uploaded
+    from runner.manifests.requirements import requirement_name
 
     return {found[0] if (found := uploaded(line)) else requirement_name(line): line for line in lines}

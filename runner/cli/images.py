@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.cli_common import Database, StorageOptions, exit_codes, open_database
+from runner.cli.common import Database, StorageOptions, exit_codes, open_database
 
 if TYPE_CHECKING:
     from infra.image_build import Build
-    from runner.manifest import Manifest
+    from runner.manifests.manifest import Manifest
 
 
 class Arch(StrEnum):
@@ -40,9 +40,9 @@ def build_manifest(
 ) -> None:
     """Write the Dockerfile of an image that has a manifest installed; with --tag build it, with --push push it."""
     from infra.image_build import Build, secrets_of
-    from runner.cli_definitions import print_warnings
-    from runner.dockerfile import check_bakeable, image_files
+    from runner.cli.definitions import print_warnings
     from runner.errors import BadInput
+    from runner.manifests.dockerfile import check_bakeable, image_files
 
     with exit_codes():
         if push and not tag:
@@ -88,8 +88,8 @@ def _say_own_images(manifest: Manifest, base: str | None) -> None:
 def _write(folder: Path, files: dict[str, str]) -> None:
     """Write the files, into a folder that is new, empty, or of an earlier call."""
     from infra.image_build import write_files
-    from runner.dockerfile import FILES, FIRST_LINE
     from runner.errors import BadInput
+    from runner.manifests.dockerfile import FILES, FIRST_LINE
 
     try:
         if folder.is_dir() and any(folder.iterdir()):

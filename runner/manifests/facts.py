@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import facts_script
 from runner.errors import BadInput, RunnerError
+from runner.manifests import facts_script
 
 if TYPE_CHECKING:
-    from runner.ray_jobs import JobDetails, RayJobs
+    from runner.remote.ray_jobs import JobDetails, RayJobs
 
 WAIT_SECONDS = 120.0
 WORKSPACE = "workspace"
@@ -58,7 +58,7 @@ class Facts:
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> Facts:
-        """From what `runner.facts_script` prints."""
+        """From what `runner.manifests.facts_script` prints."""
         listed = {name: {key: tuple(each) for key, each in plain[name].items()} for name in ("requires", "provided_by")}
         return cls(**{**plain, **listed, "env": frozenset(plain["env"])})
 
@@ -138,7 +138,7 @@ def _stop(jobs: RayJobs, job: str) -> None:
 
 
 def _in_workspace(place: str) -> bool:
-    from runner.workspace import workspace
+    from runner.environments.workspace import workspace
 
     try:
         found = workspace()

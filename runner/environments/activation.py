@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.secrets_in_specs import resolved
-from runner.modules import importable_from, is_package, linked
+from runner.manifests.modules import importable_from, is_package, linked
 from runner.packages.unpack import ensure
 from runner.store import Store
 

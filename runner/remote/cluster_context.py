@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from runner import console
 from runner.context import Context
-from runner.environment import Environment
+from runner.environments.environment import Environment
 from runner.errors import BadInput, RunnerError
 from runner.exit_mode import ExitMode
 from runner.packages.package import this_python
-from runner.places import Place
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
-from runner.remote_job import RemoteJob
+from runner.remote.places import Place
+from runner.remote.remote_job import RemoteJob
 from runner.targets import Request, resolve
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ClusterContext(Context):
 
     def open(self) -> Self:
         """Have the cluster, and on it what workers need; both at once."""
-        from runner.worker_setup import uploads
+        from runner.environments.worker_setup import uploads
 
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(uploads, self._environment, self._store, self._place.python, self._place.platform)

@@ -1,7 +1,7 @@
 """The driver of a backfill on a cluster: a Ray job whose entrypoint this is, or an actor that calls `drive`.
 
-``python -m runner.remote_driver DATABASE JOB``. What it is to do it reads from the database; storage options that are no secret
-come in the variable `OPTIONS`, secret ones in `SECRET_OPTIONS` or as the credentials that the node has anyway.
+``python -m runner.remote.remote_driver DATABASE JOB``. What it is to do it reads from the database; storage options that are no
+secret come in the variable `OPTIONS`, secret ones in `SECRET_OPTIONS` or as the credentials that the node has anyway.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RENEWALS = 4  # of a cluster's time to live within it
 
 def main(database: str, job_id: str) -> int:
     """Run a job's request; the exit status of the command line."""
-    from runner.worker_requirements import install_missing
+    from runner.environments.own_requirements import install_missing
 
     install_missing()
     options = {**json.loads(os.environ.get(OPTIONS, "{}")), **json.loads(os.environ.get(SECRET_OPTIONS, "{}"))}
@@ -80,7 +80,7 @@ def _check_python(client: str) -> None:
 
 def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any]) -> None:
     from runner import console
-    from runner.environment import Environment
+    from runner.environments.environment import Environment
     from runner.jobs import Job
     from runner.local_context import LocalContext
     from runner.shipping import FunctionSpec

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.facts import WORKSPACE, Facts
-from runner.facts_script import name_of
-from runner.manifest import Manifest, ManifestKind
-from runner.modules import uploaded
-from runner.requirements import parse, requirement_name
-from runner.worker_requirements import REQUIREMENTS, SAME_VERSION
+from runner.environments.own_requirements import REQUIREMENTS, SAME_VERSION
+from runner.manifests.facts import WORKSPACE, Facts
+from runner.manifests.facts_script import name_of
+from runner.manifests.manifest import Manifest, ManifestKind
+from runner.manifests.modules import uploaded
+from runner.manifests.requirements import parse, requirement_name
 
 Severity = Literal["error", "warning"]
 
@@ -51,7 +51,7 @@ def compare(
         client: facts of this process, with all of `imports` and `optional` looked for.
         cluster: facts of a worker as the cluster has it, the same looked for; `client` itself for this machine.
         manifest: what workers get in addition. Default: the workspace.
-        imports: top-level modules that the functions need; see `runner.imports.needs_of`.
+        imports: top-level modules that the functions need; see `runner.manifests.imports.needs_of`.
         env_names: variables of the environment that they read.
         optional: modules that they can do without.
     """

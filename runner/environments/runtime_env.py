@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from infra.secrets_in_specs import REFERENCE, from_environment, looks_secret, variables
 from infra.spec import parse_spec
-from runner.environment import INSTALLERS, Environment
+from runner.environments.environment import INSTALLERS, Environment
 from runner.errors import BadInput
-from runner.manifest import DEFAULT_IMAGE, Manifest, ManifestKind
-from runner.requirements import requirement_name
+from runner.manifests.manifest import DEFAULT_IMAGE, Manifest, ManifestKind
+from runner.manifests.requirements import requirement_name
 
 if TYPE_CHECKING:
     from infra.spec import KubeRayClusterSpec

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
-from runner.cli_provision import add_commands, print_provisioned
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
+from runner.cli.provision import add_commands, print_provisioned
 
 if TYPE_CHECKING:
     from infra.live import LiveCluster
