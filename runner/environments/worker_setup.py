@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import console
 from runner.environments.environment import Environment
 from runner.environments.own_requirements import REQUIREMENTS, lacking, pins
-from runner.environments.workspace import OURS, own_paths
+from runner.environments.workspace import OURS, OURS_IN, own_paths
 from runner.errors import BadInput
 from runner.packages.package import this_python
 
@@ -107,11 +106,10 @@ def on_workers(environment: Environment, store: Store, values: Mapping[str, Any]
 @cache
 def own_source() -> bytes:
     """A zip file of Infill's own packages, the same bytes for the same source."""
-    root = Path(__file__).parents[1]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(file for name in OURS for file in (root / name).rglob("*.py")):
-            info = zipfile.ZipInfo(file.relative_to(root).as_posix())
+        for file in sorted(file for name in OURS for file in (OURS_IN / name).rglob("*.py")):
+            info = zipfile.ZipInfo(file.relative_to(OURS_IN).as_posix())
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(info, file.read_bytes())
     return packed.getvalue()

@@ -13,6 +13,8 @@ from runner.errors import BadInput
 from runner.packages.roots import site_packages, workspace_root
 
 OURS = ("runner", "infra")
+"""Infill's own packages, of which a worker or a driver needs the source, and `OURS_IN` the folder that they are in."""
+OURS_IN = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,9 @@ def _relative(path: Path, root: Path) -> str | None:
 
 
 def _check_names(folder: Path) -> None:
-    ours = Path(__file__).resolve().parents[1]
     for name in OURS:
         for candidate in (folder / name, folder / f"{name}.py"):
-            if candidate.exists() and candidate.resolve().parent != ours:
+            if candidate.exists() and candidate.resolve().parent != OURS_IN:
                 raise BadInput(
                     f"{candidate} has the name of Infill's own package {name!r}, and a worker finds only one of them; rename it, "
                     "or leave the workspace out: working_dir(False)"

@@ -11,11 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import console
 from runner.environments.own_requirements import PINS, pins
+from runner.environments.workspace import OURS, OURS_IN
 from runner.errors import BadInput, RunnerError
 from runner.remote.remote_driver import OPTIONS
 
@@ -95,8 +95,7 @@ class Standing:
 
     def submit(self, job_id: str, database: str, options: Mapping[str, str]) -> None:
         jobs = self._connected()
-        root = Path(__file__).parents[1]
-        source = jobs.upload({name: root / name for name in ("runner", "infra")})
+        source = jobs.upload({name: OURS_IN / name for name in OURS})
         env_vars = {OPTIONS: json.dumps(dict(options)), PINS: " ".join(pins()), "PYTHONUNBUFFERED": "1"}
         jobs.submit(
             f"python -m runner.remote.remote_driver {shlex.quote(database)} {job_id}",

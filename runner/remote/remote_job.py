@@ -36,6 +36,7 @@ class RemoteJob:
         self._look = look
         self._meter = Meter()
         self._ended: JobRecord | None = None
+        self._lost: JobLost | None = None
         self._lock = threading.Lock()
         self._looked_at = 0.0
 
@@ -90,6 +91,8 @@ class RemoteJob:
     def _poll(self) -> JobRecord | None:
         """The record once the job has ended."""
         with self._lock:
+            if self._lost is not None:
+                raise self._lost
             if self._ended is None:
                 record = self._records.read(self.job_id)
                 if record is None:
@@ -120,10 +123,11 @@ class RemoteJob:
         if last is not None and last.is_ended:
             self._ended = last
             return
-        raise JobLost(
+        self._lost = JobLost(
             f"job {self.job_id}: its driver has ended without a word, {why}; finished work is kept, and the next backfill of "
             f"{', '.join(record.columns)} takes it up"
         )
+        raise self._lost
 
     def _outcome(self, record: JobRecord) -> BackfillResult:
         failed = tuple(self._records.errors(self.job_id)[:MAX_RESULT_ERRORS])
