@@ -106,7 +106,7 @@ class Connection:
     @staticmethod
     def local_ray_context(manifest: Manifest | None = None) -> Context:
         """``context(cluster="local")``; on the class as well as on a connection."""
-        from runner.where import Wishes, context_of
+        from runner.context_choice import Wishes, context_of
 
         return context_of(None, "local", manifest, Wishes())
 
@@ -146,7 +146,7 @@ class Connection:
         Raises:
             BadInput: no such cluster or manifest, with the nearest names; one that cannot be used here; a wrong argument.
         """
-        from runner.where import Wishes, context_of
+        from runner.context_choice import Wishes, context_of
 
         return context_of(self, cluster, manifest, Wishes(runtime_env, on_exit, wait_timeout, reuse, time_to_live, stack))
 
@@ -163,7 +163,7 @@ class Connection:
             BadInput: the name is another than the spec's, or `spec` is no spec.
             infra.BadSpec: a spec that cannot be read back: one that was changed without its checks.
         """
-        from runner.where import HERE
+        from runner.context_choice import HERE
 
         plain = _plain_cluster(spec)
         if name in HERE:

@@ -57,6 +57,7 @@ _BOOLEAN = {
 }
 
 
+_SECRET_OPTION = re.compile(r"key|secret|token|password|credential|sas|service_account", re.IGNORECASE)
 # Of Lance and of obstore alike; either doubles its pause up to 15 s.
 _PATIENCE = {"client_max_retries": "100", "client_retry_timeout": "180"}
 
@@ -279,6 +280,11 @@ def retry_config(options: Mapping[str, str]) -> dict[str, Any] | None:
     if "retry_timeout" in found:
         return {**found, "retry_timeout": dt.timedelta(seconds=found["retry_timeout"])}
     return found or None
+
+
+def secret_options(store: Store) -> dict[str, str]:
+    """The storage options that nobody is to see."""
+    return {name: value for name, value in store.storage_options.items() if _SECRET_OPTION.search(name)}
 
 
 @contextmanager

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +18,7 @@ from runner.packages.package import this_python
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.remote.places import Place
 from runner.remote.remote_job import RemoteJob
+from runner.store import secret_options
 from runner.targets import Request, resolve
 
 if TYPE_CHECKING:
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 15.0
 """How long jobs that are cancelled may take to keep what they have."""
 SECOND_CTRL_C_SECONDS = 3.0
-
-_SECRET_OPTION = re.compile(r"key|secret|token|password|credential|sas|service_account", re.IGNORECASE)
-
-
-def split_secrets(options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Storage options ``(that may be shown, that are secret)``."""
-    secret = {name: value for name, value in options.items() if _SECRET_OPTION.search(name)}
-    return {name: value for name, value in options.items() if name not in secret}, secret
 
 
 class ClusterContext(Context):
@@ -227,7 +218,8 @@ class _ClusterJob(RemoteJob):
         records = JobRecords(self._store)
         records.save_request(self.job_id, json.loads(json.dumps(self._request)))
         records.save(self._record)
-        shown, _ = split_secrets(self._store.storage_options)
+        secret = secret_options(self._store)
+        shown = {name: value for name, value in self._store.storage_options.items() if name not in secret}
         try:
             self._place.submit(self.job_id, self._store.uri, shown)
         except BaseException as exc:

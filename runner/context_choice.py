@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner import console
@@ -11,6 +11,7 @@ from runner.context import Context
 from runner.errors import BadInput
 from runner.exit_mode import ExitMode
 from runner.local_context import LocalContext
+from runner.store import secret_options
 
 if TYPE_CHECKING:
     from infra.spec import ClusterSpec, KubeRayClusterSpec
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from runner.store import Store
 
 HERE = ("inline", "local")
-TIME_TO_LIVE_SECONDS = 1800.0
+"""Clusters that are there always: this process, and Ray on this machine."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def context_of(
         return LocalContext(str(cluster), store=store)
     from runner.environments.runtime_env import environment
 
-    spec, ray_cluster = (_spec(connection, cluster), None) if wishes.stack is None else _of_stack(wishes.stack, cluster)
+    spec, ray_cluster = _of_stack(wishes.stack, cluster) if wishes.stack else (_spec(connection, cluster), None)
     found = _manifest(connection, manifest)
     kwargs = spec.ray_init_kwargs if spec else {}
     wanted = environment(found, kwargs, wishes.runtime_env)
@@ -70,25 +71,14 @@ def context_of(
         _say_unused(found)
         kind = str(cluster) if spec is None else "local"
         return LocalContext(kind, environment=wanted, ray_init_kwargs=kwargs, store=store)
-    assert connection is not None
+    if store is None:
+        raise BadInput(f"cluster {spec.name!r} keeps its jobs in a database; use db.context(...)")
     from runner.remote.cluster_context import ClusterContext
-    from runner.remote.places import Standing
 
     _check_sent(spec, wanted)
-    if ray_cluster is not None:
-        _say_unused(found)
-        place: Place = Standing(spec.name, spec, ray_cluster)
-        _say_secrets_stay(connection.store, spec)
-    else:
-        place, wanted = _place(connection.store, spec, found, wanted, wishes)
-    return ClusterContext(
-        connection.store,
-        place,
-        wanted,
-        manifest=found.name if found else None,
-        on_exit=mode,
-        wait_timeout=wishes.wait_timeout,
-    )
+    place, wanted = _place(store, spec, ray_cluster, found, wanted, wishes)
+    name = found.name if found else None
+    return ClusterContext(store, place, wanted, manifest=name, on_exit=mode, wait_timeout=wishes.wait_timeout)
 
 
 def _spec(connection: Connection | None, cluster: str | ClusterSpec) -> ClusterSpec | None:
@@ -160,37 +150,45 @@ def _check_sent(spec: ClusterSpec, wanted: Environment) -> None:
 
 
 def _place(
-    store: Store, spec: ClusterSpec, manifest: Manifest | None, wanted: Environment, wishes: Wishes
+    store: Store, spec: ClusterSpec, ray_cluster: str | None, manifest: Manifest | None, wanted: Environment, wishes: Wishes
 ) -> tuple[Place, Environment]:
     """Where drivers run, and what is left of the environment for Ray to make."""
-    from dataclasses import replace
-
     from infra.spec import ExternalClusterSpec, KubeRayClusterSpec
-    from runner.environments.runtime_env import on_cluster
-    from runner.remote.cluster_context import split_secrets
-    from runner.remote.places import OnDemand, RayClient, Standing
+    from runner.remote.places import RayClient, Standing
 
-    _, secrets = split_secrets(store.storage_options)
-    if isinstance(spec, KubeRayClusterSpec):
-        made: KubeRayClusterSpec = on_cluster(manifest, spec) if manifest else spec
-        keep = wishes.exit_mode is ExitMode.RETAIN
-        time_to_live = wishes.time_to_live or (None if keep else TIME_TO_LIVE_SECONDS)
-        # What is secret is in the pods, by a Kubernetes Secret.
-        rest = {name: text for name, text in wanted.secrets.items() if not manifest or name not in manifest.env_vars}
-        place = OnDemand(store, made, reuse=wishes.reuse, time_to_live=time_to_live, keep=keep, secrets=secrets)
-        return place, replace(wanted, secrets=rest)
-    assert isinstance(spec, ExternalClusterSpec)
+    if isinstance(spec, KubeRayClusterSpec) and ray_cluster is None:
+        return _on_demand(store, spec, manifest, wanted, wishes)
     _say_unused(manifest)
-    if spec.address.startswith("ray://"):
-        return RayClient(spec.name, spec.address, secrets), wanted
+    if isinstance(spec, ExternalClusterSpec) and spec.address.startswith("ray://"):
+        return RayClient(spec.name, spec.address, secret_options(store)), wanted
     _say_secrets_stay(store, spec)
-    return Standing(spec.name, spec), wanted
+    return Standing(spec.name, spec, ray_cluster), wanted
+
+
+def _on_demand(
+    store: Store, spec: KubeRayClusterSpec, manifest: Manifest | None, wanted: Environment, wishes: Wishes
+) -> tuple[Place, Environment]:
+    from runner.environments.runtime_env import on_cluster
+    from runner.provision.life import TIME_TO_LIVE
+    from runner.remote.places import OnDemand
+
+    keep = wishes.exit_mode is ExitMode.RETAIN
+    time_to_live = wishes.time_to_live or (None if keep else TIME_TO_LIVE)
+    place = OnDemand(
+        store,
+        on_cluster(manifest, spec) if manifest else spec,
+        reuse=wishes.reuse,
+        time_to_live=time_to_live,
+        keep=keep,
+        secrets=secret_options(store),
+    )
+    # What of the manifest is secret is in the pods, by a Kubernetes Secret.
+    in_pods = manifest.env_vars if manifest else {}
+    return place, replace(wanted, secrets={name: text for name, text in wanted.secrets.items() if name not in in_pods})
 
 
 def _say_secrets_stay(store: Store, spec: ClusterSpec) -> None:
-    from runner.remote.cluster_context import split_secrets
-
-    _, secrets = split_secrets(store.storage_options)
+    secrets = secret_options(store)
     if secrets:
         console.say(
             f"cluster {spec.name}: {', '.join(secrets)} stay here, as Ray would show them; its drivers use the credentials that "
