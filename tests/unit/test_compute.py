@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from runner.backfill.compute import Applier, CallTimeout, Failure, WrongOutput
+from runner.backfill.compute import Applier
+from runner.backfill.failures import CallTimeout, Failure, WrongOutput
 from runner.backfill.policy import ErrorPolicy
 from runner.errors import BadInput
 from runner.functions import UDF, udf
@@ -62,6 +63,7 @@ def rows(failures: list[Failure]) -> list[tuple[int, str, str]]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr("random.uniform", lambda least, most: most)
     return waited
 
 
