@@ -37,6 +37,13 @@ def takes_file(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, io.IOBase)
 
 
+def takes_blob(annotation: Any, field: Any) -> bool | None:
+    """Whether a parameter can be fed from a column, where one of them is of blobs; None where neither is."""
+    if is_blob(field):
+        return takes_file(annotation) or annotation in (bytes, Any)
+    return False if takes_file(annotation) else None
+
+
 def input_keys(columns: Sequence[str], annotations: Sequence[Any]) -> list[str]:
     """What a function reads of its input columns: their values, or where a parameter is a file, the addresses of the rows."""
     if len(columns) != len(annotations):  # a record batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,8 @@ class CoroutineRows:
 
         async def answer(row: int, args: Sequence[Any]) -> Any:
             nonlocal first_failure
-            if row > first_failure:
-                return None
             try:
-                return await self._row(args)
+                return await self._row(args, lambda: row < first_failure)
             except CALL_ERRORS as exc:
                 if self._stops:
                     first_failure = min(first_failure, row)
@@ -66,8 +64,8 @@ class CoroutineRows:
         rows = enumerate(zip(*inputs.columns, strict=True))
         return await asyncio.gather(*(answer(row, args) for row, args in rows))
 
-    async def _row(self, args: Sequence[Any]) -> Any:
+    async def _row(self, args: Sequence[Any], is_wanted: Callable[[], bool]) -> Any:
         try:
-            return await self._call.once(args)
+            return await self._call.once(args, is_wanted)
         except CALL_ERRORS as exc:
             return await self._call.again(args, self._retries, exc)

@@ -101,11 +101,12 @@ class AsyncCall:
     def start_all(self, calls: Coroutine[Any, Any, Any]) -> Future:
         return self._loop.start(calls)
 
-    async def once(self, args: Sequence[Any]) -> Any:
-        """One call when it has its turn; raises what the function raises."""
+    async def once(self, args: Sequence[Any], is_wanted: Callable[[], bool] = lambda: True) -> Any:
+        """One call when it has its turn, None where it is not wanted any more then; raises what the function raises."""
         async with self._slots:
-            await self._rate.turn()
-            return await self._limited(args)
+            if is_wanted():
+                await self._rate.turn()
+            return await self._limited(args) if is_wanted() else None
 
     async def again(self, args: Sequence[Any], retries: Retries, exc: BaseException) -> Any:
         """The calls after the first, which raised `exc`; raises what the last one raised."""

@@ -164,3 +164,19 @@ def test_a_class_that_dies_while_it_is_constructed_ends_the_job(db: Connection, 
     table.add_columns({"y": Model})
     with pytest.raises(BackfillFailed, match=r"Model cannot be constructed: the worker died: exit code 5"):
         table.backfill("y", progress=False)
+
+
+def test_a_row_that_kills_more_than_its_own_process_is_found_by_halves(db: Connection, ray_session: Context, log: Path) -> None:
+    def kill_both() -> None:
+        if "serve" in Path("/proc/self/cmdline").read_text():  # as the kernel would that takes the larger one
+            os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(1)
+
+    table = make_table(db, 16)
+    table.add_columns({"y": killing(log, kill_both, bad=11, on_error="skip")})
+    result = table.backfill("y", progress=False)
+    assert (result.rows_done, result.rows_skipped) == (15, 1)
+    assert by_x(table, "y") == {x: None if x == 11 else 2 * x for x in range(16)}
+    (error,) = table.errors("y")
+    assert (error.row_address, error.error) == (11, "WorkerDied")
+    assert error.message.startswith("the worker died: ")

@@ -286,6 +286,37 @@ def test_a_timeout_ends_one_call_and_the_rest_go_on() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_a_timeout_has_the_stack_of_where_it_hung() -> None:
+    def inner() -> None:
+        threading.Event().wait()
+
+    @udf
+    def function(x: int) -> int:
+        inner()
+        return x
+
+    _, (failure,) = apply(function, batch(0), "skip", timeout=0.05)
+    assert failure.traceback.splitlines()[2].strip() == "inner()"
+    assert "in inner\n    threading.Event().wait()" in failure.traceback
+
+
+def test_a_function_that_catches_everything_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.backfill.timeouts.AGAIN_SECONDS", 0.05)
+    caught: list[str] = []
+
+    @udf
+    def function(x: int) -> int:
+        while len(caught) < 3:
+            try:
+                threading.Event().wait()
+            except Exception as exc:
+                caught.append(type(exc).__name__)
+        return x
+
+    assert apply(function, batch(7), timeout=0.05) == ([7], [])
+    assert caught == ["CallTimeout"] * 3
+
+
 def test_a_timeout_in_another_thread_is_refused_in_words() -> None:
     caught: list[BaseException] = []
 
