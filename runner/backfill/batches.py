@@ -86,19 +86,26 @@ class BatchCalls:
         start, fitted, was_alone = 0, self.most_rows, False
         while start < batch.num_rows and not (failures and self._stops):
             rows = min(self.most_rows or batch.num_rows, batch.num_rows - start)
-            try:
-                array, found = self._whole(batch.slice(start, rows), first)
-            except _TooLarge:
+            outcome = self._if_it_fits(batch.slice(start, rows), first)
+            first = None
+            if outcome is None:
                 self.most_rows = max(rows // 2, 1)
                 _free_memory()
-            else:
-                if rows == 1 and found and self.most_rows != fitted and not was_alone:  # the row is to blame, not its batch
-                    self.most_rows, was_alone = fitted, True
-                arrays.append(array)
-                failures += [failure.moved(failure.row + start) for failure in found]
-                start += rows
-            first = None
+                continue
+            array, found = outcome
+            if rows == 1 and found and self.most_rows != fitted and not was_alone:  # the row is to blame, not its batch
+                self.most_rows, was_alone = fitted, True
+            arrays.append(array)
+            failures += [failure.moved(failure.row + start) for failure in found]
+            start += rows
         return pa.concat_arrays(arrays), failures
+
+    def _if_it_fits(self, batch: pa.RecordBatch, first: Callable[[], Any] | None) -> Result | None:
+        """None where it ran out of memory; by then nothing holds what the call had in its frames."""
+        try:
+            return self._whole(batch, first)
+        except _TooLarge:
+            return None
 
     def _whole(self, batch: pa.RecordBatch, first: Callable[[], Any] | None) -> Result:
         args = self._args(batch)

@@ -44,7 +44,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Ahead:
-    """How much is begun before it is finished: more than one batch while there are not more than so many, or so many rows."""
+    """How much is begun before the oldest batch is finished: so many batches in all, or so many rows behind it."""
 
     batches: int = 0
     rows: int = 0

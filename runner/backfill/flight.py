@@ -67,7 +67,8 @@ class Flight:
             yield from self._finish()
 
     def _has_room(self) -> bool:
-        return len(self._pieces) <= self._ahead.batches or self._rows <= self._ahead.rows
+        behind = self._rows - len(self._pieces[0].offsets)
+        return len(self._pieces) <= self._ahead.batches or behind < self._ahead.rows
 
     def _begin(self, offsets: Offsets, batch: pa.RecordBatch) -> None:
         since = time.monotonic()

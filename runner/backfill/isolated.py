@@ -32,6 +32,7 @@ from runner.backfill.work import Pass, TargetColumn
 from runner.errors import RunnerError
 
 MAX_ROWS = 4096  # of a batch: what a death makes to be computed again
+MAX_COROUTINES = 64  # as with many calls in flight there is no telling which one it was
 MAX_KILLING_ROWS = 20
 NO_ROW = -1
 PR_SET_PDEATHSIG = 1
@@ -51,7 +52,7 @@ class Isolated:
         udf = shipping.load(column.spec, settings.store, allow_pickle=settings.allow_pickle)
         self.inputs = None if udf.input_columns is None else input_keys(udf.input_columns, udf.annotations)
         self.ahead = Ahead()
-        self.most_rows: int | None = settings.batch_size or MAX_ROWS
+        self.most_rows: int | None = settings.batch_size or (MAX_COROUTINES if udf.is_coroutine else MAX_ROWS)
         self._udf = udf
         self._settings = settings
         self._column = column

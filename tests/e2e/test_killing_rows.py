@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from runner import UDF, Connection, Context, udf
-from runner.errors import BackfillFailed
+from runner.errors import BackfillFailed, JobCancelled
 from tests.e2e.helpers import by_x, calls, log_call, make_table
 
 ROWS, BAD = 400, 237
@@ -180,3 +181,45 @@ def test_a_row_that_kills_more_than_its_own_process_is_found_by_halves(db: Conne
     (error,) = table.errors("y")
     assert (error.row_address, error.error) == (11, "WorkerDied")
     assert error.message.startswith("the worker died: ")
+
+
+def test_a_coroutine_that_does_not_give_way_is_found(db: Connection, ray_session: Context) -> None:
+    @udf(on_error="skip", timeout=0.1)
+    async def blocking(x: int) -> int:
+        if x == 2:
+            threading.Event().wait()
+        return 2 * x
+
+    table = make_table(db, 4)
+    table.add_columns({"y": blocking})
+    table.backfill("y", progress=False)
+    assert by_x(table, "y") == {0: 0, 1: 2, 2: None, 3: 6}
+    (error,) = table.errors("y")
+    assert (error.row_address, error.error) == (2, "CallTimeout")
+    assert "in blocking" in error.traceback
+
+
+def test_a_cancelled_job_leaves_no_process_behind(db: Connection, ray_session: Context, tmp_path: Path) -> None:
+    deaths, alive = str(tmp_path / "deaths"), tmp_path / "alive"
+    os.mkfifo(alive)
+    path = str(alive)
+
+    def twice_then_stay() -> None:
+        log_call(deaths, 1)
+        if len(Path(deaths).read_text().split()) <= 2:
+            os._exit(1)
+        held = os.open(path, os.O_WRONLY)  # closed when this process ends, and no sooner
+        os.write(held, b"%d" % os.getppid())
+        threading.Event().wait()
+
+    table = make_table(db, 10)
+    table.add_columns({"y": killing(tmp_path / "log", twice_then_stay, bad=5)})
+    job = table.backfill_async("y")
+    with open(alive, "rb") as reader:
+        first = reader.read(1)
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.result(60)
+        worker = int(first + reader.read())  # to the end of the file: the process is gone
+    assert worker > 1
+    assert set(by_x(table, "y").values()) == {None}

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from runner.backfill.compute import Applier, Surroundings
 from runner.backfill.coroutines import RateLimit
 from runner.backfill.failures import Failure
+from runner.backfill.flight import Flight
+from runner.backfill.pacer import Pacer
 from runner.backfill.policy import ErrorPolicy
 from runner.functions import UDF, udf
 
@@ -99,6 +102,24 @@ def test_calls_of_the_next_batches_are_in_flight_before_the_first_is_finished() 
     begun = [applier.begin(batch(n, n + 1)) for n in (0, 2, 4)]
     assert [applier.finish(piece)[0].to_pylist() for piece in begun] == [[0, 2], [4, 6], [8, 10]]
     assert (applier.ahead.batches, applier.ahead.rows) == (0, 12)
+    applier.close()
+
+
+def test_the_last_calls_of_a_large_batch_run_beside_the_first_of_the_next() -> None:
+    next_began = asyncio.Event()
+
+    @udf(concurrency=2)
+    async def function(x: int) -> int:
+        if x == 10:
+            next_began.set()
+        if x == 9:
+            await next_began.wait()
+        return 2 * x
+
+    applier = Applier(function, ErrorPolicy(), None)
+    chunks = [(np.arange(start, start + 10, dtype=np.uint32), batch(*range(start, start + 10))) for start in (0, 10)]
+    found = [results["f"][0].to_pylist() for _, results in Flight({"f": applier}, Pacer(10)).results(chunks)]
+    assert found == [[2 * n for n in range(10)], [2 * n for n in range(10, 20)]]
     applier.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,23 @@ def test_memory_and_a_bad_row_in_one_batch() -> None:
 
     values, (failure,) = Applier(function, ErrorPolicy.parse("skip"), None)(batch(0, 10))
     assert (values.to_pylist(), failure.row, failure.message) == ([0, 1, 2, 3, 4, None, 6, 7, 8, 9], 5, "five")
+
+
+def test_what_a_call_held_is_free_before_the_next_one() -> None:
+    class Tensor:
+        pass
+
+    held: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    @udf(data_type=pa.int64())
+    def function(x: pa.Array) -> pa.Array:
+        alive.append(sum(ref() is not None for ref in held))
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        if len(x) > 2:
+            raise OutOfMemoryError
+        return x
+
+    assert Applier(function, ErrorPolicy(), None)(batch(0, 8))[0].to_pylist() == list(range(8))
+    assert alive == [0] * 6
