@@ -45,8 +45,6 @@ class OpenPass:
         """The functions of some columns by their keys, each in a process of its own where the work is careful."""
         if careful:  # what the function holds here, a model say, is not to be there twice
             self._close(self._appliers)
-        else:
-            self._close(self._isolated)
         found = self._isolated if careful else self._appliers
         for column in columns:
             if column.function_key not in found:
@@ -64,6 +62,10 @@ class OpenPass:
     def _close(appliers: dict[str, Applies]) -> None:
         while appliers:
             appliers.popitem()[1].close()
+
+    def end_isolated(self) -> None:
+        """End the processes of careful works."""
+        self._close(self._isolated)
 
     def close(self) -> None:
         """End the functions' threads and processes."""

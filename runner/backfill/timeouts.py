@@ -22,6 +22,7 @@ from runner.errors import BadInput
 
 AGAIN_SECONDS = 1.0  # a function that catches everything is interrupted again
 GRACE_SECONDS = 2.0
+BEAT_SECONDS = 0.25
 
 
 class TimeLimit:
@@ -55,9 +56,9 @@ class TimeLimit:
 
         return limited
 
-    def _arm(self) -> None:
-        """Put the process's end off. Costs a thread, so not for each call but when a limit's time has passed."""
-        if not self._kills or self._seconds is None or time.monotonic() < self._arm_again_at:
+    def _arm(self, *, now: bool = False) -> None:
+        """Put the process's end off. Costs a thread, so not for each call but when a limit's time has passed, or `now`."""
+        if not self._kills or self._seconds is None or (time.monotonic() < self._arm_again_at and not now):
             return
         self._arm_again_at = time.monotonic() + self._seconds
         faulthandler.dump_traceback_later(2 * self._seconds + GRACE_SECONDS, exit=True, file=self._stack_file)
@@ -87,8 +88,8 @@ class TimeLimit:
             return
         try:
             while True:
-                self._arm()
-                await asyncio.sleep(self._seconds)
+                self._arm(now=True)
+                await asyncio.sleep(max(self._seconds / 2, BEAT_SECONDS))
         finally:
             self._disarm()
 

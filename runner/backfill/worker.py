@@ -56,6 +56,9 @@ class Worker:
             yield Failed(str(exc) if isinstance(exc, RunnerError) else f"{settings.names}: the function {exc}")
         except OSError as exc:  # of the storage; what the function raises is a failure of its row
             yield Failed(f"{settings.names}: cannot read from or write to {settings.store.uri}: {first_line(exc)}")
+        finally:
+            if self._pass is not None:
+                self._pass.end_isolated()
 
     def close(self) -> None:
         """Let go of the pass, with the functions' threads and processes."""

@@ -183,6 +183,31 @@ def test_a_row_that_kills_more_than_its_own_process_is_found_by_halves(db: Conne
     assert error.message.startswith("the worker died: ")
 
 
+def test_a_death_is_noticed_though_a_process_that_the_function_forked_lives_on(
+    db: Connection, ray_session: Context, tmp_path: Path, log: Path
+) -> None:
+    children = str(tmp_path / "children")
+
+    def fork_and_leave() -> None:
+        if "serve" not in Path("/proc/self/cmdline").read_text():  # Ray does not notice it of its own processes
+            os._exit(6)
+        child = os.fork()
+        if child == 0:
+            threading.Event().wait()
+        log_call(children, child)
+        os._exit(6)
+
+    table = make_table(db, 20)
+    table.add_columns({"y": killing(log, fork_and_leave, bad=7, on_error="skip")})
+    try:
+        table.backfill("y", progress=False)
+    finally:
+        for child in calls(tmp_path / "children"):
+            os.kill(child, signal.SIGKILL)
+    assert by_x(table, "y") == {x: None if x == 7 else 2 * x for x in range(20)}
+    assert [error.message for error in table.errors("y")] == ["the worker died: exit code 6"]
+
+
 def test_a_coroutine_that_does_not_give_way_is_found(db: Connection, ray_session: Context) -> None:
     @udf(on_error="skip", timeout=0.1)
     async def blocking(x: int) -> int:
