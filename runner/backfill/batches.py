@@ -56,11 +56,12 @@ class BatchCalls:
 
     def begin(self, batch: pa.RecordBatch) -> Callable[[], Any] | None:
         """Begin what can run ahead; the first call, or what comes before it."""
+        if self._awaited is None and self._preparer is None:
+            return None
         args = self._args(batch)
         if self._awaited is not None:
             return self._awaited.start(args).result
-        if self._preparer is None:
-            return None
+        assert self._preparer is not None
         pending = self._preparer.batch(args)
 
         def first() -> Any:
@@ -75,7 +76,7 @@ class BatchCalls:
 
     def finish(self, batch: pa.RecordBatch, first: Callable[[], Any] | None) -> Result:
         """``(values, failures)`` of a batch; see `Applier`."""
-        if self._awaited is not None:
+        if self._awaited is not None or not self._limit.is_set:
             return self._all(batch, first)
         with self._limit.watch():
             return self._all(batch, first)
@@ -86,7 +87,7 @@ class BatchCalls:
         start, fitted, was_alone = 0, self.most_rows, False
         while start < batch.num_rows and not (failures and self._stops):
             rows = min(self.most_rows or batch.num_rows, batch.num_rows - start)
-            outcome = self._if_it_fits(batch.slice(start, rows), first)
+            outcome = self._if_it_fits(batch.slice(start, rows) if rows < batch.num_rows else batch, first)
             first = None
             if outcome is None:
                 self.most_rows = max(rows // 2, 1)
@@ -98,7 +99,7 @@ class BatchCalls:
             arrays.append(array)
             failures += [failure.moved(failure.row + start) for failure in found]
             start += rows
-        return pa.concat_arrays(arrays), failures
+        return pa.concat_arrays(arrays) if len(arrays) > 1 else arrays[0], failures
 
     def _if_it_fits(self, batch: pa.RecordBatch, first: Callable[[], Any] | None) -> Result | None:
         """None where it ran out of memory; by then nothing holds what the call had in its frames."""

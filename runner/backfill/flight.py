@@ -85,7 +85,8 @@ class Flight:
         now = time.monotonic()
         self._pacer.took(rows, now - max(piece.since, self._finished_at))
         self._finished_at = now
-        self._limit_rows()
+        if any(applier.most_rows is not None for applier in self._appliers.values()):
+            self._limit_rows()
 
     def _limit_rows(self) -> None:
         fitting = [applier.most_rows for applier in self._appliers.values() if applier.most_rows]

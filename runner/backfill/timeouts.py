@@ -40,6 +40,10 @@ class TimeLimit:
         self._stack_file = stack_file
         self._arm_again_at = 0.0
 
+    @property
+    def is_set(self) -> bool:
+        return self._seconds is not None
+
     def of(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, limited; to be called between `watch` and its end."""
         seconds = self._seconds

@@ -127,7 +127,8 @@ class _FragmentRun:
 
     def _compute(self, todo: Offsets, writers: list[_StagedWriter] | None) -> Iterator[WorkerEvent]:
         if self._work.cause is not None:
-            self._blame(todo, self._work.cause)
+            if len(todo):
+                self._blame(todo, self._work.cause)
             yield self._progress(0)
             return
         appliers = self._opened.appliers(self._columns, careful=self._work.careful)
@@ -171,14 +172,14 @@ class _FragmentRun:
             self._keep_before(failures[0], offsets, results)
             raise self._failure(failures[0], offsets)
         arrays = [_output(results[column.function_key][0], column.spec.output) for column in self._columns]
-        bad = np.unique(np.array([failure.row for failure in failures], np.int64))
-        self._note(failures, offsets, bad)
         if writers:
             for writer, array in zip(writers, arrays, strict=True):
                 writer.inner.put(offsets, array)
-        if not len(bad):
+        if not failures:
             self._saver.add(offsets, arrays)
             return len(offsets)
+        bad = np.unique(np.array([failure.row for failure in failures], np.int64))
+        self._note(failures, offsets, bad)
         good = np.setdiff1d(np.arange(len(offsets)), bad)
         self._saver.add(offsets[good], [array.take(pa.array(good)) for array in arrays])
         return len(good)
@@ -191,8 +192,6 @@ class _FragmentRun:
         self._note(failures, offsets, np.zeros(1, np.int64))
 
     def _note(self, failures: list[Failure], offsets: Offsets, bad: Any) -> None:
-        if not failures:
-            return
         self._failed.append(offsets[bad])
         self._newly_failed += len(bad)
         room = MAX_KEPT_ERRORS - len(self._errors)

@@ -96,27 +96,32 @@ def test_every_row_is_asked_for_once(db: Connection, ray_session: Context, servi
     assert service.counts == Counter(range(300))
 
 
-def test_what_is_throttled_is_asked_again_and_what_fails_is_not(db: Connection, ray_session: Context, service: Service) -> None:
+def test_what_is_throttled_or_fails_is_asked_again_and_nothing_else_is(
+    db: Connection, ray_session: Context, service: Service
+) -> None:
     service.throttles, service.fails = set(range(0, 100, 9)), {5, 77}
-
     url = service.url
 
-    @udf(on_error="retry:3,skip", retry_on="httpx:ReadTimeout")
+    @udf(on_error="retry:2,skip", retry_on="httpx:HTTPStatusError")
     async def ask(x: int) -> int:
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(f"{url}/{x}")
-        if answer.status_code == 429:
-            raise httpx.ReadTimeout("throttled")
         answer.raise_for_status()
+        if x == 30:
+            raise ValueError("an answer that cannot be")
         return int(answer.text)
 
     table = make_table(db, 100)
     table.add_columns({"y": ask})
     result = table.backfill("y", progress=False)
-    assert (result.rows_done, result.rows_skipped) == (98, 2)
-    assert by_x(table, "y") == {x: None if x in service.fails else 2 * x for x in range(100)}
-    assert service.counts == Counter({x: 2 if x in service.throttles else 1 for x in range(100)})
-    assert [(error.row_address, error.error) for error in table.errors("y")] == [(5, "HTTPStatusError"), (77, "HTTPStatusError")]
+    assert (result.rows_done, result.rows_skipped) == (97, 3)
+    assert by_x(table, "y") == {x: None if x in (5, 30, 77) else 2 * x for x in range(100)}
+    assert service.counts == Counter({x: 2 if x in service.throttles else 3 if x in service.fails else 1 for x in range(100)})
+    assert [(error.row_address, error.error) for error in table.errors("y")] == [
+        (5, "HTTPStatusError"),
+        (30, "ValueError"),
+        (77, "HTTPStatusError"),
+    ]
 
 
 @pytest.mark.parametrize("cluster", ["inline", "local"])
