@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from infra.errors import BadSpec, InfraError, NotAllowed
     from infra.groups import HeadGroup, WorkerGroup
     from infra.parts import K8sConfigMethod, UpgradeStrategy
+    from infra.rayimage import RayImage, RayImageArgs
     from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec
 
 _HOMES = {
@@ -40,6 +41,8 @@ _HOMES = {
     "LocalClusterSpec": "infra.spec",
     "LocalRayClusterBuilder": "infra.builder",
     "NotAllowed": "infra.errors",
+    "RayImage": "infra.rayimage",
+    "RayImageArgs": "infra.rayimage",
     "UpgradeStrategy": "infra.parts",
     "WorkerGroup": "infra.groups",
     "parse_spec": "infra.spec",
@@ -61,6 +64,8 @@ __all__ = [
     "LocalClusterSpec",
     "LocalRayClusterBuilder",
     "NotAllowed",
+    "RayImage",
+    "RayImageArgs",
     "UpgradeStrategy",
     "WorkerGroup",
     "parse_spec",

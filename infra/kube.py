@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,6 +80,25 @@ def local_access(kubeconfig: str | None = None, context: str | None = None) -> A
     return Access(os.pathsep.join(found), context)
 
 
+def server_of(access: Access) -> str | None:
+    """Address of the API server that a kubeconfig's context leads to; None within a cluster."""
+    if access.kubeconfig is None:
+        return None
+    import yaml
+
+    configs = [yaml.safe_load(Path(path).read_text()) for path in access.kubeconfig.split(os.pathsep)]
+    current = access.context or next((config.get("current-context") for config in configs if config.get("current-context")), None)
+    for config in configs:
+        for context in config.get("contexts") or []:
+            if context.get("name") == current:
+                wanted = context.get("context", {}).get("cluster")
+                servers = [
+                    item["cluster"].get("server") for one in configs for item in one.get("clusters") or [] if item["name"] == wanted
+                ]
+                return servers[0] if servers else None
+    return None
+
+
 def _contexts(paths: list[str]) -> tuple[list[str], str | None]:
     import yaml
 
@@ -126,6 +145,23 @@ class Kubernetes:
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Any request; a status of 404, 409 and 422 is the caller's to read."""
+        response = await self._send(method, path, lambda _: True, options)
+        if response.status_code == 403:
+            raise NotAllowed(f"Kubernetes ({self.access}): {_message(response)}")
+        if response.is_error and response.status_code not in (404, 409, 422):
+            raise InfraError(f"Kubernetes ({self.access}) answered {response.status_code} to {method} {path}: {_message(response)}")
+        return response
+
+    async def forward(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A request that the API server passes on to a Service or a pod, and its answer, whatever the status."""
+        response = await self._send(method, path, _is_refusal, options)
+        if _is_refusal(response):
+            raise NotAllowed(f"Kubernetes ({self.access}): {_message(response)}")
+        return response
+
+    async def _send(
+        self, method: str, path: str, has_expired: Callable[[httpx.Response], bool], options: dict[str, Any]
+    ) -> httpx.Response:
         import httpx
         import kr8s
 
@@ -135,17 +171,13 @@ class Kubernetes:
         try:
             async with self._api.call_api(raise_for_status=False, **call) as response:
                 pass
-            if response.status_code == 401:  # an exec credential that has expired: kr8s renews it where it may raise
+            if response.status_code == 401 and has_expired(response):  # an exec credential: kr8s renews it where it may raise
                 async with self._api.call_api(**call) as response:
                     pass
         except (kr8s.ServerError, RuntimeError) as exc:
             raise _not_accepted(self.access, exc) from None
         except (httpx.HTTPError, OSError, kr8s.APITimeoutError) as exc:
             raise unreachable(self.access, exc) from None
-        if response.status_code == 403:
-            raise NotAllowed(f"Kubernetes ({self.access}): {_message(response)}")
-        if response.is_error and response.status_code not in (404, 409, 422):
-            raise InfraError(f"Kubernetes ({self.access}) answered {response.status_code} to {method} {path}: {_message(response)}")
         return response
 
     async def get(self, path: str) -> dict[str, Any] | None:
@@ -218,6 +250,11 @@ def _not_accepted(access: Access, exc: Exception) -> InfraError:
 def unreachable(access: Access, exc: BaseException) -> InfraError:
     reason = str(exc) or type(exc).__name__
     return InfraError(f"cannot reach Kubernetes ({access}): {reason}; is it up, and is this the right kubeconfig and context?")
+
+
+def _is_refusal(response: httpx.Response) -> bool:
+    """Whether it is the API server that refuses, which answers in JSON, and not what it passed the request on to: Ray's is text."""
+    return response.status_code in (401, 403) and "json" in response.headers.get("content-type", "")
 
 
 def _message(response: httpx.Response) -> str:

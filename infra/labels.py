@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "infill"
 CLUSTER = "infill/cluster"
@@ -21,7 +23,17 @@ RAY_NODE_TYPE = "ray.io/node-type"
 HEAD_GROUP = "headgroup"
 """KubeRay's value of RAY_GROUP for the head."""
 
+_LONGEST = 63  # a label's value
+
 
 def owned(cluster: str | None = None) -> dict[str, str]:
     """Ownership labels of an object, of a cluster where it belongs to one."""
     return {MANAGED_BY: MANAGER, **({CLUSTER: cluster} if cluster else {})}
+
+
+def label_of_stack(project: str, stack: str) -> str:
+    """Value of `STACK` for a stack; names that are too long for a label end in a hash."""
+    text = f"{project}.{stack}"
+    if len(text) <= _LONGEST:
+        return text.rstrip("-_.")
+    return f"{text[: _LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import pulumi
 import pulumi_kubernetes as kubernetes
-import yaml
 
 from infra import labels
-from infra.kube import Access
-
-_LONGEST_LABEL = 63
+from infra.kube import Access, server_of
 
 
 def kubernetes_provider(
@@ -44,30 +38,10 @@ def _without_kubeconfig(made: pulumi.ResourceTransformationArgs) -> pulumi.Resou
 
 
 def stack_label() -> str:
-    """Value of `labels.STACK` for the stack that runs; names that are too long for a label end in a hash."""
-    text = f"{pulumi.get_project()}.{pulumi.get_stack()}"
-    if len(text) <= _LONGEST_LABEL:
-        return text.rstrip("-_.")
-    return f"{text[: _LONGEST_LABEL - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """Value of `labels.STACK` for the stack that runs."""
+    return labels.label_of_stack(pulumi.get_project(), pulumi.get_stack())
 
 
 def owned_here(cluster: str | None = None) -> dict[str, str]:
     """Ownership labels of an object that the stack that runs makes."""
     return {**labels.owned(cluster), labels.STACK: stack_label()}
-
-
-def server_of(access: Access) -> str | None:
-    """Address of the API server that a kubeconfig's context leads to; None within a cluster."""
-    if access.kubeconfig is None:
-        return None
-    configs = [yaml.safe_load(Path(path).read_text()) for path in access.kubeconfig.split(":")]
-    current = access.context or next((config.get("current-context") for config in configs if config.get("current-context")), None)
-    for config in configs:
-        for context in config.get("contexts") or []:
-            if context.get("name") == current:
-                wanted = context.get("context", {}).get("cluster")
-                servers = [
-                    item["cluster"].get("server") for one in configs for item in one.get("clusters") or [] if item["name"] == wanted
-                ]
-                return servers[0] if servers else None
-    return None

@@ -47,6 +47,9 @@ class RayClusterArgs:
         adopt: take over a RayCluster of that name that the stack has not made; the provider needs ``upsert_existing_objects``,
             which `kubernetes_provider` sets.
         operator: the operator that the same program declares. Default: the one that runs already.
+        owner: an ownerReference for all that is declared: what Kubernetes deletes once its owner is gone.
+        env_secret: declare the Secret of `infra.body.env_secret_data`. Without it whoever declares the cluster makes it elsewhere,
+            where its values must not be in Pulumi's state even encrypted.
     """
 
     spec: KubeRayClusterSpec | Mapping[str, Any]
@@ -54,6 +57,8 @@ class RayClusterArgs:
     force: bool = False
     adopt: bool = False
     operator: KubeRayOperator | None = None
+    owner: Mapping[str, Any] | None = None
+    env_secret: bool = True
 
 
 class RayCluster(pulumi.ComponentResource):
@@ -135,6 +140,7 @@ class RayCluster(pulumi.ComponentResource):
             "pulumi.com/patchForce": "true",
         }
         metadata["labels"] = {**metadata["labels"], labels.STACK: stack_label()}
+        metadata |= self._owned()
         options = pulumi.ResourceOptions(
             parent=self,
             depends_on=before,
@@ -147,14 +153,18 @@ class RayCluster(pulumi.ComponentResource):
             name, api_version=body["apiVersion"], kind=body["kind"], metadata=metadata, spec=body["spec"], opts=options
         )
 
+    def _owned(self) -> dict[str, Any]:
+        return {"ownerReferences": [dict(self._args.owner)]} if self._args.owner else {}
+
     def _declare_env_secret(self, name: str) -> list[pulumi.Resource]:
         """The Secret of the variables that pods take from the environment of whoever runs Pulumi."""
-        if not env_secret_variables(self._spec):
+        if not self._args.env_secret or not env_secret_variables(self._spec):
             return []
         metadata: Any = {
             "name": env_secret_name(self._spec),
             "namespace": self._spec.namespace,
             "labels": owned_here(self._spec.name),
+            **self._owned(),
         }
         data = pulumi.Output.secret(env_secret_data(self._spec))
         return [
@@ -166,7 +176,7 @@ class RayCluster(pulumi.ComponentResource):
             return []
         operator = self._args.operator
         policy = network_policy_body(self._spec, operator.namespace_name if operator else None)
-        metadata: Any = {**policy["metadata"], "labels": owned_here(self._spec.name)}
+        metadata: Any = {**policy["metadata"], "labels": owned_here(self._spec.name), **self._owned()}
         opts = pulumi.ResourceOptions(parent=self)
         return [kubernetes.networking.v1.NetworkPolicy(name, metadata=metadata, spec=policy["spec"], opts=opts)]
 
@@ -180,6 +190,7 @@ class RayCluster(pulumi.ComponentResource):
             **alias["metadata"],
             "labels": owned_here(self._spec.name),
             "annotations": {"pulumi.com/skipAwait": "true"},
+            **self._owned(),
         }
         service_spec: Any = {**alias["spec"], "selector": selector}
         service = kubernetes.core.v1.Service(

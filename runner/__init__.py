@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from runner.backfill.policy import ErrorPolicy
     from runner.connection import Connection, connect
     from runner.context import Context
+    from runner.exit_mode import ExitMode
     from runner.functions import UDF, udf
     from runner.jobs import Job
-    from runner.manifest import Manifest
-    from runner.manifest_builder import GenevaManifest, ManifestFactory
+    from runner.manifests.builder import GenevaManifest, ManifestFactory
+    from runner.manifests.manifest import Manifest
     from runner.result import BackfillResult
     from runner.table import Table
 
@@ -34,10 +35,11 @@ _HOMES = {
     "Connection": "runner.connection",
     "Context": "runner.context",
     "ErrorPolicy": "runner.backfill.policy",
-    "GenevaManifest": "runner.manifest_builder",
+    "ExitMode": "runner.exit_mode",
+    "GenevaManifest": "runner.manifests.builder",
     "Job": "runner.jobs",
-    "Manifest": "runner.manifest",
-    "ManifestFactory": "runner.manifest_builder",
+    "Manifest": "runner.manifests.manifest",
+    "ManifestFactory": "runner.manifests.builder",
     "Table": "runner.table",
     "UDF": "runner.functions",
     "connect": "runner.connection",
@@ -50,6 +52,7 @@ __all__ = [
     "Connection",
     "Context",
     "ErrorPolicy",
+    "ExitMode",
     "GenevaManifest",
     "Job",
     "Manifest",

@@ -5,18 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from runner.context import Context, Kind
+from runner.context import Context
 from runner.definitions import CLUSTERS, MANIFESTS, Definition, Definitions
 from runner.errors import BadInput, TableNotFound
+from runner.exit_mode import ExitMode
 from runner.records import JobRecord, JobRecords
 from runner.store import Store
 from runner.table import Table
 
 if TYPE_CHECKING:
     from infra.spec import ClusterSpec
-    from runner.manifest import Manifest
+    from runner.manifests.manifest import Manifest
 
 
 def connect(
@@ -43,6 +44,10 @@ class Connection:
     ) -> None:
         self.store = Store(os.fspath(uri), storage_options)
         self.allow_pickle = allow_pickle
+
+    def patient(self) -> Connection:
+        """The same database over a storage that is waited for; see `runner.store.Store.patient`."""
+        return Connection(self.uri, storage_options=self.store.patient().storage_options, allow_pickle=self.allow_pickle)
 
     @property
     def uri(self) -> str:
@@ -99,17 +104,51 @@ class Connection:
         return lancedb.connect(self.uri, storage_options=self.store.storage_options or None)
 
     @staticmethod
-    def local_ray_context() -> Context:
+    def local_ray_context(manifest: Manifest | None = None) -> Context:
         """``context(cluster="local")``; on the class as well as on a connection."""
-        return Context("local")
+        from runner.where import Wishes, context_of
 
-    def context(self, cluster: str = "local") -> Context:
+        return context_of(None, "local", manifest, Wishes())
+
+    def context(
+        self,
+        cluster: str | ClusterSpec = "local",
+        manifest: str | Manifest | None = None,
+        *,
+        runtime_env: Mapping[str, Any] | None = None,
+        on_exit: ExitMode = ExitMode.DELETE,
+        wait_timeout: float | None = None,
+        reuse: Literal["match", "always", "never"] = "match",
+        time_to_live: float | None = None,
+        stack: str | None = None,
+    ) -> Context:
         """Where the backfills inside the ``with`` block run.
+
+        On ``inline`` and ``local`` this process drives them. On another cluster they are jobs of that cluster's Ray, which this
+        process submits and follows, and which go on without it.
 
         Args:
             cluster: ``"inline"``: in this process, for debugging and for small tables. ``"local"``: on Ray on this machine.
+                Otherwise the name of a cluster that is defined, its spec, or the address of one: ``http(s)://host:8265`` (Jobs
+                API), ``ray://host:10001`` (Ray Client). One of kind kuberay is provisioned on Kubernetes when the block begins.
+            manifest: what workers run in, or its name. Default: what this process has.
+            runtime_env: Ray's, over what the manifest and the cluster say.
+            on_exit: what becomes of a provisioned cluster when the block ends; clusters that others run stay in any case.
+            wait_timeout: seconds that the end of the block waits for the jobs; None for as long as they take. After it, DELETE
+                cancels what still runs, with finished work kept.
+            reuse: what to do where a cluster of that name runs: ``"match"`` joins it if it is of the same spec, ``"always"`` as
+                it is, ``"never"`` refuses.
+            time_to_live: seconds after which Kubernetes deletes a provisioned cluster that no client and no job renews. Default:
+                half an hour; with RETAIN none.
+            stack: in place of `cluster`, the Pulumi stack of a standing one, as ``pulumi`` in the working directory knows it:
+                ``dev``, or ``dev/images`` where it has several clusters.
+
+        Raises:
+            BadInput: no such cluster or manifest, with the nearest names; one that cannot be used here; a wrong argument.
         """
-        return Context(cluster)
+        from runner.where import Wishes, context_of
+
+        return context_of(self, cluster, manifest, Wishes(runtime_env, on_exit, wait_timeout, reuse, time_to_live, stack))
 
     def define_cluster(self, name: str, spec: ClusterSpec) -> Definition:
         """Keep a cluster in the database under its name, for `context` and for others who open the database.
@@ -124,10 +163,13 @@ class Connection:
             BadInput: the name is another than the spec's, or `spec` is no spec.
             infra.BadSpec: a spec that cannot be read back: one that was changed without its checks.
         """
+        from runner.where import HERE
+
         plain = _plain_cluster(spec)
-        if name in get_args(Kind):
+        if name in HERE:
             raise BadInput(f"{name!r} is what context(cluster={name!r}) knows already; give the cluster another name")
-        return self._define(CLUSTERS, name, plain)
+        self._check_name(CLUSTERS, name, plain)
+        return Definitions(self.store, CLUSTERS).define(name, plain)
 
     def get_cluster(self, name: str) -> ClusterSpec:
         """The cluster that is defined under a name.
@@ -170,7 +212,8 @@ class Connection:
     def define_manifest(self, name: str, manifest: Manifest) -> Definition:
         """Keep a manifest in the database under its name, for others who open the database.
 
-        The definitions before it stay in `manifest_history`; one that says the same as the latest makes no new revision.
+        The definitions before it stay in `manifest_history`; one that says the same as the latest makes no new revision. Its
+        py_modules are uploaded as they are now, so that it means the same on another machine.
 
         Args:
             name: that of the manifest.
@@ -179,8 +222,16 @@ class Connection:
         Raises:
             BadInput: the name is another than the manifest's, `manifest` is none, or a py_module is not on this machine.
             infra.BadSpec: a manifest that cannot be read back: one that was changed without its checks.
+            StorageError: the database takes no packages.
         """
-        return self._define(MANIFESTS, name, _plain_manifest(manifest))
+        from runner.manifests.modules import upload_modules
+
+        plain = _plain_manifest(manifest)
+        self._check_name(MANIFESTS, name, plain)
+        if manifest.py_modules:
+            zips = {"local_zip_output_dir": manifest.zip_folder, "delete_local_zips": manifest.delete_local_zips}
+            plain["py_modules"] = upload_modules(manifest.py_modules, self.store, **zips)
+        return Definitions(self.store, MANIFESTS).define(name, plain)
 
     def get_manifest(self, name: str) -> Manifest:
         """The manifest that is defined under a name.
@@ -216,15 +267,14 @@ class Connection:
         return Definitions(self.store, MANIFESTS).delete(name)
 
     def _manifest(self, found: Definition) -> Manifest:
-        from runner.manifest import Manifest
+        from runner.manifests.manifest import Manifest
 
         return Manifest.parse(found.spec, self._where("manifest", found))
 
-    def _define(self, kind: str, name: str, plain: dict[str, Any]) -> Definition:
+    def _check_name(self, kind: str, name: str, plain: dict[str, Any]) -> None:
         if name != plain["name"]:
             what, says = ("cluster", "its spec says") if kind == CLUSTERS else ("manifest", "it says itself")
             raise BadInput(f"the {what} is to be known as {name!r} and {says} {plain['name']!r}; give both the same name")
-        return Definitions(self.store, kind).define(name, plain)
 
     def _where(self, what: str, found: Definition) -> str:
         return f"{what} {found.name!r} of {self.uri}, revision {found.revision}"
@@ -253,11 +303,12 @@ def _plain_cluster(spec: Any) -> dict[str, Any]:
 
 def _plain_manifest(manifest: Any) -> dict[str, Any]:
     """What is stored of a manifest, once it is known that it can be read back and holds no secret."""
-    from runner.manifest import Manifest, check_modules
+    from runner.manifests.manifest import Manifest
+    from runner.manifests.modules import check_modules
 
     _check_type(manifest, Manifest, "define_manifest", "the manifest", "the builders of runner.ManifestFactory make one")
     checked = Manifest.parse(manifest.plain(), f"manifest {manifest.name!r}")
-    check_modules(checked)
+    check_modules(checked.py_modules, f"manifest {checked.name!r}")
     return {"kind": str(checked.kind), **checked.plain()}
 
 

@@ -47,8 +47,16 @@ class WorkerLost(RunnerError):
     """A worker process died again and again on the same task."""
 
 
+class EnvironmentFailed(RunnerError):
+    """What a manifest asks for cannot be installed on the workers, or a worker cannot take it in."""
+
+
 class JobCancelled(RunnerError):
     """The job was cancelled. Staged work is kept; the next backfill takes it up."""
+
+
+class JobLost(RunnerError):
+    """A job's driver is gone without a word. Staged work is kept; the next backfill takes it up."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from typing import Any
 _LIBRARY_PATHS = tuple(
     str(Path(path).resolve()) for key, path in sysconfig.get_paths().items() if key in ("stdlib", "purelib", "platlib")
 )
+# Globals of every module that say where it lies on this machine.
+_OF_THE_IMPORT = frozenset(("__builtins__", "__cached__", "__file__", "__loader__", "__path__", "__spec__"))
 
 
 def fingerprint(*values: Any) -> str:
@@ -87,7 +89,7 @@ class _Hasher:
         if isinstance(value, types.MethodType):
             self.feed(value.__func__)
             self.feed(value.__self__)
-        elif not (isinstance(value, types.FunctionType) or inspect.isclass(value)) or _is_library(module):
+        elif not (isinstance(value, types.FunctionType) or inspect.isclass(value)) or is_library(module):
             self._text("named", module, value.__qualname__)
         elif isinstance(value, types.FunctionType):
             self._feed_source(value, value.__code__)
@@ -130,7 +132,7 @@ class _Hasher:
 
     def _feed_globals(self, code: types.CodeType, names: dict[str, Any]) -> None:
         for name in sorted(set(_names(code))):
-            if name not in names:
+            if name not in names or name in _OF_THE_IMPORT:
                 continue
             value = names[name]
             self._text("global", name)
@@ -140,7 +142,7 @@ class _Hasher:
 
     def _feed_attributes(self, module: types.ModuleType, names: list[str], visited: set[str]) -> None:
         """What is used of a module of the user's own, and of the modules in it."""
-        if _is_library(module.__name__) or module.__name__ in visited:
+        if is_library(module.__name__) or module.__name__ in visited:
             return
         visited.add(module.__name__)
         for used in (getattr(module, name) for name in names if hasattr(module, name)):
@@ -193,11 +195,12 @@ def _without_trimmings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _is_library(module: str) -> bool:
+def is_library(module: str) -> bool:
+    """Whether a module is of the standard library, an installed package or ours: no code of the user's own."""
     root = module.partition(".")[0]
-    if root == __name__.partition(".")[0]:
+    if root == "__main__":  # wherever the program lies that runs it: a notebook's kernel, pytest
+        return False
+    if root == __name__.partition(".")[0] or root in sys.builtin_module_names or root in sys.stdlib_module_names:
         return True
-    if root in sys.builtin_module_names or root in sys.stdlib_module_names:
-        return root != "__main__"
     file = getattr(sys.modules.get(module) or sys.modules.get(root), "__file__", None)
     return bool(file) and str(Path(str(file)).resolve()).startswith(_LIBRARY_PATHS)

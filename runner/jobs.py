@@ -9,9 +9,9 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from runner.backfill.checkpoint import StagedFragment, staging_folder
 from runner.backfill.driver import Driver, Meter
@@ -27,11 +27,39 @@ from runner.store import refused
 from runner.targets import Request, computed_columns, known_versions, resolve
 
 if TYPE_CHECKING:
-    from runner.context import Context
+    from runner.local_context import LocalContext
     from runner.table import Table
 
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 2.0
+QUEUE_SECONDS = 1.0
 MAX_RESULT_ERRORS = 100
+
+
+class Handle(Protocol):
+    """A backfill that runs, wherever its driver is."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    def run_here(self) -> BackfillResult:
+        """Start it and wait for its end."""
+
+    def start(self) -> Self:
+        """Start it in the background."""
+
+    def result(self, timeout: float | None = None) -> BackfillResult:
+        """Wait for the end, `timeout` seconds at most."""
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+
+    def progress(self) -> Meter:
+        """How far it is."""
+
+    def cancel(self) -> None:
+        """Have it stop; finished work is kept."""
+
+    def __await__(self) -> Generator[Any, None, BackfillResult]: ...
 
 
 class Job:
@@ -41,12 +69,12 @@ class Job:
         job_id: its id, also of its record (`Connection.jobs`).
     """
 
-    def __init__(self, table: Table, request: Request, context: Context | None) -> None:
-        self.job_id = new_job_id()
+    def __init__(self, table: Table, request: Request, context: LocalContext | None, *, submitted: JobRecord | None = None) -> None:
+        self.job_id = submitted.job_id if submitted else new_job_id()
         self._meter = Meter()
         self._cancelled = threading.Event()
         self._future: concurrent.futures.Future[BackfillResult] = concurrent.futures.Future()
-        self._run = _Run(self.job_id, table, request, context, self._meter, self._cancelled)
+        self._run = _Run(self.job_id, table, request, context, self._meter, self._cancelled, submitted)
 
     def run_here(self) -> BackfillResult:
         """Run the job in this thread."""
@@ -59,7 +87,7 @@ class Job:
                 raise
         return self._future.result()
 
-    def start(self) -> Job:
+    def start(self) -> Self:
         """Run the job in a thread of its own."""
 
         def target() -> None:
@@ -105,7 +133,14 @@ class _Run:
     """Everything a job does, in order."""
 
     def __init__(
-        self, job_id: str, table: Table, request: Request, context: Context | None, meter: Meter, cancelled: threading.Event
+        self,
+        job_id: str,
+        table: Table,
+        request: Request,
+        context: LocalContext | None,
+        meter: Meter,
+        cancelled: threading.Event,
+        record: JobRecord | None,
     ) -> None:
         self._job_id = job_id
         self._table = table
@@ -114,12 +149,23 @@ class _Run:
         self._context = context
         self._meter = meter
         self._cancelled = cancelled
+        self._record = record
         self._records = JobRecords(self._store)
         self._errors: tuple[RowError, ...] = ()
         self._seconds: dict[str, float] = {}
         self._executor = "none"
 
     def run(self) -> BackfillResult:
+        """All of it. A job that was submitted has a record from the start, another one once it is known to have work."""
+        with ExitStack() as recorded:
+            if self._record is not None:
+                recorded.enter_context(self._recorded(self._record))
+            result = self._run(recorded)
+            if self._record is not None:
+                self._record.result = {k: v for k, v in result.to_dict().items() if k != "errors"}
+            return result
+
+    def _run(self, recorded: ExitStack) -> BackfillResult:
         began = time.monotonic()
         with self._timed("plan"):
             self._dataset = self._table.to_lance()
@@ -127,29 +173,45 @@ class _Run:
                 self._request, self._dataset, self._table.name, self._store, self._job_id,
                 allow_pickle=self._table.connection.allow_pickle,
             )  # fmt: skip
-        with column_leases(self._store, self._table.name, self._request.columns, self._job_id):
+        self._outlast_the_storage()
+        with column_leases(self._store, self._table.name, self._request.columns, self._job_id, self._queue()):
             with self._timed("plan"):
                 self._dataset = self._table.to_lance()  # again: who held the lease before may just have committed
-                self._settings = dataclasses.replace(self._settings, read_version=self._dataset.version)
+                self._settings = dataclasses.replace(self._settings, store=self._store, read_version=self._dataset.version)
                 plan = Planner(self._dataset, self._table.name, self._settings).plan()
                 self._meter.expect(plan)
             if plan.is_empty:
                 self._meter.phase = "done"
                 version = self._adopt_function(plan, self._settings.read_version)
                 return self._result(plan, [], "DONE", version, began)
+            self._describe(plan, recorded)
             return self._execute(plan, began)
 
+    def _outlast_the_storage(self) -> None:
+        """From here on a storage that goes away for a minute does not end the job."""
+        self._table = self._table.patient()
+        self._store = self._table.connection.store
+        self._records = JobRecords(self._store)
+
     def _execute(self, plan: BackfillPlan, began: float) -> BackfillResult:
-        record = self._new_record(plan)
-        with self._recorded(record):
-            staged = self._compute(plan)
-            self._errors = tuple(error for fragment in staged for error in fragment.errors)
-            with self._timed("commit"), refused("commit to", self._table.uri):
-                version = self._publish(plan, staged)
-            self._meter.phase = "done"
-            result = self._result(plan, staged, "DONE", version, began)
-            record.result = {k: v for k, v in result.to_dict().items() if k != "errors"}
-        return result
+        staged = self._compute(plan)
+        self._errors = tuple(error for fragment in staged for error in fragment.errors)
+        with self._timed("commit"), refused("commit to", self._table.uri):
+            version = self._publish(plan, staged)
+        self._meter.phase = "done"
+        return self._result(plan, staged, "DONE", version, began)
+
+    def _queue(self) -> Callable[[], None] | None:
+        """What is called again and again while another job fills a column; None where that is an error."""
+        if not self._request.queue:
+            return None
+
+        def wait() -> None:
+            self._meter.phase = "queue"
+            if self._cancelled.wait(QUEUE_SECONDS):
+                raise JobCancelled("the job was cancelled while it waited for another one of the column")
+
+        return wait
 
     def _compute(self, plan: BackfillPlan) -> list[StagedFragment]:
         if not plan.works:
@@ -162,15 +224,15 @@ class _Run:
                 return Driver(plan, executor, self._meter, self._settings.policy, self._cancelled).run()
 
     @contextmanager
-    def _executing_context(self) -> Iterator[Context]:
+    def _executing_context(self) -> Iterator[LocalContext]:
         """The caller's context, or a local Ray just for this job."""
-        from runner.context import Context
+        from runner.local_context import LocalContext
 
         if self._context is not None:
             yield self._context
             return
         with self._timed("start"):
-            own = Context("local", announce=True).open()
+            own = LocalContext("local", announce=True).open()
         try:
             yield own
         finally:
@@ -205,7 +267,7 @@ class _Run:
             before = known_versions(schema.field(column.name))
             is_whole = self._request.where is None and self._request.mode != "missing"
             after = [column.spec.version] if is_whole else sorted({*before, column.spec.version})
-            if plan.is_empty and self._request.udf is None:
+            if plan.is_empty and not self._request.has_function:
                 continue
             if stored.get(column.name) != column.spec or before != after:
                 updates[column.name] = {METADATA_KEY: column.spec.to_json(), VERSIONS_KEY: json.dumps(after)}
@@ -216,6 +278,17 @@ class _Run:
         return int(latest.version)
 
     # -- records
+
+    def _describe(self, plan: BackfillPlan, recorded: ExitStack) -> None:
+        """Put the plan on record."""
+        submitted = self._record
+        self._record = record = self._new_record(plan)
+        if submitted is None:
+            recorded.enter_context(self._recorded(record))
+            return
+        for name in ("versions", "functions", "read_version", "rows_total"):
+            setattr(submitted, name, getattr(record, name))
+        self._record = submitted
 
     def _new_record(self, plan: BackfillPlan) -> JobRecord:
         specs = [column.spec for column in self._settings.columns]
@@ -237,14 +310,16 @@ class _Run:
     @contextmanager
     def _recorded(self, record: JobRecord) -> Iterator[None]:
         """Keep the job's record true while it runs and when it ends."""
-        self._records.save(record)
+        record.status = "RUNNING"
+        self._save(record)
         ended = threading.Event()
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
-                record.rows_done = self._meter.rows_done
                 with suppress(RunnerError):
-                    self._records.save(record)
+                    self._save(record)
+                    if self._records.is_cancel_asked(self._job_id):
+                        self._cancelled.set()
 
         thread = threading.Thread(target=beat, name="runner-record", daemon=True)
         thread.start()
@@ -254,16 +329,26 @@ class _Run:
         except BaseException as exc:
             cancelled = isinstance(exc, (JobCancelled, KeyboardInterrupt))
             record.status, record.error = "CANCELLED" if cancelled else "FAILED", str(exc) or type(exc).__name__
+            record.error_type = type(exc).__name__
             if isinstance(exc, BackfillFailed):
                 self._errors = exc.errors
             raise
         finally:
             ended.set()
             thread.join()
-            record.ended_at, record.rows_done = now(), self._meter.rows_done
+            record.ended_at = now()
             with suppress(RunnerError):  # a full disk must not hide what ended the job
                 self._records.save_errors(self._job_id, self._errors)
-                self._records.save(record)
+                self._save(record)
+
+    def _save(self, record: JobRecord) -> None:
+        """The record with how far the job is."""
+        record.updated_at, record.phase, record.workers = now(), self._meter.phase, self._meter.workers
+        for name in ("rows_done", "rows_total", "rows_failed", "rows_resumed"):
+            setattr(record, name, getattr(self._meter, name))
+        if not record.is_ended:
+            record.status = "QUEUED" if record.phase == "queue" else "RUNNING"
+        self._records.save(record)
 
     def _result(
         self, plan: BackfillPlan, staged: Sequence[StagedFragment], status: str, version: int, began: float

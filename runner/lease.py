@@ -1,7 +1,7 @@
-"""One backfill of a column at a time, across processes and machines.
+"""Objects by which processes on any machine know that another one is still there: one backfill of a column at a time, and more.
 
-A lease is an object that only its holder rewrites, every few seconds. The next holder of an ended or expired lease creates
-the object with the next number; create-only puts make sure that one of several succeeds, on every store.
+A lease is an object that only its holder rewrites, every few seconds. Of an exclusive one, the next holder of an ended or expired
+lease creates the object with the next number; create-only puts make sure that one of several succeeds, on every store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,45 +25,115 @@ CLOCK_SECONDS = 2.0  # by which two processes may differ about when a third one 
 
 
 @contextmanager
-def column_leases(store: Store, table: str, columns: Sequence[str], job_id: str) -> Iterator[None]:
+def column_leases(
+    store: Store, table: str, columns: Sequence[str], job_id: str, wait: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Hold the leases of columns for as long as the block runs.
+
+    Args:
+        wait: called again and again while another job holds one of them. Default: that is an error.
 
     Raises:
         ColumnBusy: another job holds one of them; the message names the job, its process and its machine.
     """
     with ExitStack() as stack:
         for column in sorted(columns):
-            stack.enter_context(_Lease(store, table, column, job_id))
+            stack.enter_context(_column_lease(store, table, column, job_id, wait))
         yield
 
 
-class _Lease:
-    def __init__(self, store: Store, table: str, column: str, job_id: str) -> None:
-        self._store = store
-        self._what = f"column {column!r} of table {table!r}"
-        self._folder = f"leases/{urllib.parse.quote(table, safe='')}/{urllib.parse.quote(column, safe='')}"
-        self._holder = {"job": job_id, "host": socket.gethostname(), "pid": os.getpid(), "started": _process_start(os.getpid())}
-        self._path = ""
-        self._ended = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, name="runner-lease", daemon=True)
+def _column_lease(store: Store, table: str, column: str, job_id: str, wait: Callable[[], None] | None) -> ExclusiveLease:
+    def busy(holder: dict[str, Any]) -> None:
+        if wait is not None:
+            wait()
+            return
+        raise ColumnBusy(
+            f"column {column!r} of table {table!r} is being filled by job {holder['job']} (process {holder['pid']} on "
+            f"{holder['host']}); wait for it, or cancel it there"
+        )
 
-    def __enter__(self) -> _Lease:
+    folder = f"leases/{urllib.parse.quote(table, safe='')}/{urllib.parse.quote(column, safe='')}"
+    return ExclusiveLease(store, folder, {"job": job_id}, busy)
+
+
+def holder_here(**named: Any) -> dict[str, Any]:
+    """What a lease says of this process, and what is `named`."""
+    return {**named, "host": socket.gethostname(), "pid": os.getpid(), "started": _process_start(os.getpid())}
+
+
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the holder of a lease is there: on this machine the process itself tells; of another, the age of its last renewal."""
+    if holder["host"] == socket.gethostname():
+        started = _process_start(holder["pid"])
+        return started is not None and abs(started - holder["started"]) < CLOCK_SECONDS
+    return bool(time.time() - holder["renewed"] < EXPIRE_SECONDS)
+
+
+class Renewed:
+    """An object that a thread of this process rewrites until it is stopped, with the time of each renewal.
+
+    Args:
+        also: called after each renewal, for what else is to be kept alive.
+    """
+
+    def __init__(self, store: Store, path: str, holder: dict[str, Any], also: Callable[[], None] = lambda: None) -> None:
+        self._store, self._path, self._holder, self._also = store, path, holder, also
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="runner-lease", daemon=True)
+
+    def content(self) -> bytes:
+        """The object as it is now."""
+        return json.dumps({**self._holder, "renewed": time.time()}).encode()
+
+    def start(self) -> None:
+        """Begin to renew the object, which is there already."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Renew it no more. The object stays."""
+        self._ended.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
+            try:
+                self._store.put(self._path, self.content())
+            except StorageError:
+                continue  # the lease outlives a few failed renewals
+            finally:
+                self._also()
+
+
+class ExclusiveLease:
+    """A lease that one process has at a time.
+
+    Args:
+        folder: of its objects, below ``_runner/``.
+        named: what the lease says of its holder, besides host and process.
+        busy: called with the living holder; returns to ask again, or raises.
+    """
+
+    def __init__(self, store: Store, folder: str, named: dict[str, Any], busy: Callable[[dict[str, Any]], None]) -> None:
+        self._store, self._folder, self._busy = store, folder, busy
+        self._holder = holder_here(**named)
+        self._path = ""
+
+    def __enter__(self) -> ExclusiveLease:
         while True:
             number, holder = self._latest()
-            if holder and _is_alive(holder):
-                raise ColumnBusy(
-                    f"{self._what} is being filled by job {holder['job']} (process {holder['pid']} on {holder['host']}); "
-                    "wait for it, or cancel it there"
-                )
+            if holder and is_alive(holder):
+                self._busy(holder)
+                continue
             self._path = f"{self._folder}/{number + 1:010d}.json"
-            if self._store.create(self._path, self._content()):
+            self._renewed = Renewed(self._store, self._path, self._holder)
+            if self._store.create(self._path, self._renewed.content()):
                 break
-        self._renewing.start()
+        self._renewed.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._renewing.join()
+        self._renewed.stop()
         mine = self._path.rsplit("/", 1)[1]
         older = [path for path, _ in self._store.objects(self._folder) if path.rsplit("/", 1)[1] < mine]
         self._store.delete([*older, self._path])
@@ -73,24 +143,6 @@ class _Lease:
         data = self._store.get(paths[-1]) if paths else None
         number = int(paths[-1].rsplit("/", 1)[1].removesuffix(".json")) if paths else 0
         return number, json.loads(data) if data else None
-
-    def _content(self) -> bytes:
-        return json.dumps({**self._holder, "renewed": time.time()}).encode()
-
-    def _renew(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
-            try:
-                self._store.put(self._path, self._content())
-            except StorageError:
-                continue  # the lease outlives a few failed renewals
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    """On this machine the process itself tells; of another machine, the age of the last renewal."""
-    if holder["host"] == socket.gethostname():
-        started = _process_start(holder["pid"])
-        return started is not None and abs(started - holder["started"]) < CLOCK_SECONDS
-    return bool(time.time() - holder["renewed"] < EXPIRE_SECONDS)
 
 
 def _process_start(pid: int) -> float | None:

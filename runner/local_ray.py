@@ -7,39 +7,85 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
-from runner.errors import RunnerError
+from runner import console
+from runner.errors import BadInput, RunnerError
 from runner.lean_ray import lean
+
+if TYPE_CHECKING:
+    from runner.backfill.pool import Shape
 
 Origin = Literal["started", "joined", "already initialised"]
 
 
-def join_or_start() -> Origin:
+def join_or_start(ray_init_kwargs: Mapping[str, Any]) -> Origin:
     """Make Ray usable in this process: the one that is initialised, else the one at RAY_ADDRESS, else a new local one.
 
-    A new one goes without the dashboard and the state API, which cost as much start-up as all the rest; initialise Ray
-    yourself to have them.
+    A new one goes without the dashboard and the state API, which cost as much start-up as all the rest; ask for them with
+    ``include_dashboard``, or initialise Ray yourself.
+
+    Args:
+        ray_init_kwargs: for a new one.
+
+    Raises:
+        BadInput: Ray does not take them.
+        RunnerError: no Ray at RAY_ADDRESS, or not one for this client.
     """
     import ray
 
+    wanted = {name: value for name, value in ray_init_kwargs.items() if name != "runtime_env"}
+    if wanted and (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+        console.say(f"ray_init_kwargs: {', '.join(wanted)} have no effect: Ray runs already, and it is joined")
     if ray.is_initialized():
         return "already initialised"
     with _handlers_kept(), _quiet_forks():
         if os.environ.get("RAY_ADDRESS"):
             try:
                 ray.init(logging_level=logging.ERROR)
-            except ConnectionError as exc:
+            except (ConnectionError, RuntimeError) as exc:  # the latter of another Ray or Python version there
                 raise RunnerError(
                     f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']!r}, and no Ray there lets us in: {exc}. Unset it to run on this "
                     "machine; where that Ray asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
                 ) from exc
             return "joined"
-        with lean():
-            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+        options = {"include_dashboard": False, "logging_level": logging.ERROR, **wanted}
+        try:
+            with nullcontext() if options["include_dashboard"] else lean():
+                ray.init(address="local", **options)
+        except (TypeError, RuntimeError, ValueError) as exc:
+            if not wanted:
+                raise
+            raise BadInput(f"ray_init_kwargs: Ray does not take {wanted}: {exc}") from exc
         return "started"
+
+
+def is_this_machine_alone() -> bool:
+    """Whether all of the Ray that this process is connected to is the node it is on, so that workers find what it finds.
+
+    A head that runs no work of its own waits for other nodes.
+    """
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    own = ray.get_runtime_context().get_node_id()
+    return len(alive) == 1 and alive[0]["NodeID"] == own and bool(alive[0]["Resources"].get("CPU"))
+
+
+def look_at_worker(shape: Shape, distributions: Sequence[str]) -> dict[str, Any]:
+    """What a worker of a shape finds; see `runner.backfill.ray_worker.look`. Waits for a node that has room for it."""
+    import ray
+
+    from runner.backfill import ray_worker
+
+    ray.cloudpickle.register_pickle_by_value(ray_worker)  # type: ignore[no-untyped-call]
+    options: dict[str, Any] = {"num_cpus": shape.num_cpus, "num_gpus": shape.num_gpus}
+    if shape.memory:
+        options["memory"] = shape.memory
+    found: dict[str, Any] = ray.get(ray.remote(ray_worker.look).options(**options).remote(list(distributions)))
+    return found
 
 
 def leave(origin: Origin) -> None:

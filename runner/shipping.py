@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import json
 import sys
 from dataclasses import dataclass
@@ -120,12 +121,14 @@ def import_udf(path: str) -> UDF:
 
 
 def load(spec: FunctionSpec, store: Store, *, allow_pickle: bool) -> UDF:
-    """The function of a spec, checked to be the version that the spec names.
+    """The function of a spec, checked to be the version that the spec names, and to find what it imports.
 
     Raises:
-        FunctionNotLoadable: not importable here, another version here, pickles refused, or a pickle that is not what was stored.
+        FunctionNotLoadable: not importable here, another version here, pickles refused, a pickle that is not what was stored, or
+            one that imports what is not installed here.
     """
     udf = _load_import(spec) if spec.path else _load_pickle(spec, store, allow_pickle)
+    _check_imports(udf)
     return dataclasses.replace(
         udf,
         input_columns=spec.inputs,
@@ -133,6 +136,23 @@ def load(spec: FunctionSpec, store: Store, *, allow_pickle: bool) -> UDF:
         concurrency=spec.concurrency,
         rate_limit=spec.rate_limit,
         retry_on=spec.retry_on,
+    )
+
+
+def _check_imports(udf: UDF) -> None:
+    """Name a missing package before a row is computed: with ``on_error="skip"`` every row would become NULL."""
+    from runner.manifests.imports import imports_of
+
+    missing = sorted(name for name in imports_of(udf) if importlib.util.find_spec(name) is None)
+    if missing:
+        raise FunctionNotLoadable(f"{udf.name} imports {_not_installed(missing)}")
+
+
+def _not_installed(modules: list[str]) -> str:
+    listed = ", ".join(f'"{name}"' for name in modules)
+    return (
+        f"{', '.join(modules)}, which is not installed where it runs; give it to workers: "
+        f'db.context(manifest=ManifestFactory.create_pip("NAME").pip([{listed}]).build()), or an image that has it'
     )
 
 
@@ -169,6 +189,8 @@ def _load_pickle(spec: FunctionSpec, store: Store, allow_pickle: bool) -> UDF:
         raise FunctionNotLoadable(f"the stored pickle of {spec.name} is not what was stored: its hash is not {spec.pickle}")
     try:
         loaded = cloudpickle.loads(data)
+    except ModuleNotFoundError as exc:
+        raise FunctionNotLoadable(f"{spec.name} imports {_not_installed([str(exc.name)])}") from exc
     except Exception as exc:
         raise FunctionNotLoadable(f"{spec.name} cannot be unpickled here: {type(exc).__name__}: {exc}") from exc
     assert isinstance(loaded, UDF)

@@ -46,6 +46,7 @@ _LANCE_ONLY = {
     "new_table_data_storage_version",
     "refresh_offset_millis",
 }
+_RETRIES = {"client_max_retries": "max_retries", "client_retry_timeout": "retry_timeout"}
 _BOOLEAN = {
     "allow_http",
     "allow_invalid_certificates",
@@ -54,6 +55,10 @@ _BOOLEAN = {
     "http2_only",
     "randomize_addresses",
 }
+
+
+# Of Lance and of obstore alike; either doubles its pause up to 15 s.
+_PATIENCE = {"client_max_retries": "100", "client_retry_timeout": "180"}
 
 
 class Store:
@@ -71,6 +76,13 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.uri, self.storage_options)
+
+    def patient(self) -> Store:
+        """The same, for work under way: a storage that does not answer is waited for, three minutes at most.
+
+        Without it a request is tried for seconds, which tells of a wrong address soon. What the caller set stays.
+        """
+        return Store(self.uri, {**_PATIENCE, **self.storage_options})
 
     @property
     def is_local(self) -> bool:
@@ -233,7 +245,7 @@ def _open(uri: str, options: Mapping[str, str]) -> Any:
         return LocalStore(uri, mkdir=True)
     config, client = split_options(options)
     try:
-        return from_url(uri, config=config or None, client_options=client or None)  # type: ignore[arg-type]
+        return from_url(uri, config=config or None, client_options=client or None, retry_config=retry_config(options))  # type: ignore[arg-type]
     except Exception as exc:
         raise StorageError(f"cannot open {uri}: {exc}") from exc
 
@@ -251,6 +263,22 @@ def split_options(options: Mapping[str, str]) -> tuple[dict[str, Any], dict[str,
         else:
             config[name] = value
     return config, client
+
+
+def retry_config(options: Mapping[str, str]) -> dict[str, Any] | None:
+    """Lance's options of retries as obstore's, None where there are none.
+
+    Raises:
+        BadInput: one that is no whole number.
+    """
+    given = {key.lower(): value for key, value in options.items() if key.lower() in _RETRIES}
+    for key, value in given.items():
+        if not str(value).isdecimal():
+            raise BadInput(f"storage_options: {key}={value!r} is no whole number")
+    found = {_RETRIES[key]: int(value) for key, value in given.items()}
+    if "retry_timeout" in found:
+        return {**found, "retry_timeout": dt.timedelta(seconds=found["retry_timeout"])}
+    return found or None
 
 
 @contextmanager

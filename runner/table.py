@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from runner import console, shipping
 from runner.backfill.plan import BackfillPlan, field_ids
 from runner.backfill.selection import ColumnState
-from runner.context import current_context
+from runner.context import Context, current_context
 from runner.errors import BadInput, ColumnNotFound, NotComputed, RowError
 from runner.functions import UDF, as_udf
-from runner.jobs import Job, plan_only
+from runner.jobs import Handle, Job, plan_only
 from runner.records import JobRecords
 from runner.result import BackfillResult
 from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
@@ -39,6 +39,10 @@ class Table:
         self.name = name
         self.path = f"{name}.lance"
         self.uri = f"{connection.uri}/{self.path}"
+
+    def patient(self) -> Table:
+        """The same table over a storage that is waited for; see `runner.store.Store.patient`."""
+        return Table(self.connection.patient(), self.name)
 
     def to_lance(self, version: int | None = None) -> Any:
         """The table as a ``lance.LanceDataset``, at its latest version or at `version`."""
@@ -141,7 +145,7 @@ class Table:
             columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
             on_error=on_error, timeout=timeout,
         )  # fmt: skip
-        job = Job(self, request, current_context())
+        job = self._job(request, current_context())
         if not progress:
             return job.run_here()
         with console.following(", ".join(request.columns), job.progress):
@@ -159,17 +163,20 @@ class Table:
         batch_size: int | None = None,
         on_error: str | None = None,
         timeout: float | None = None,
-    ) -> Job:
+    ) -> Handle:
         """`backfill` in the background. The context it is called in waits for it before it closes."""
         request = self._request(
             columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
             on_error=on_error, timeout=timeout,
         )  # fmt: skip
         context = current_context()
-        job = Job(self, request, context)
+        job = self._job(request, context)
         if context is not None:
             context.track(job)
         return job.start()
+
+    def _job(self, request: Request, context: Context | None) -> Handle:
+        return context.job(self, request) if context is not None else Job(self, request, None)
 
     def errors(self, column: str) -> list[RowError]:
         """Rows of a computed column that are NULL because the function failed on them, by row address.

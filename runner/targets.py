@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +25,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller of `Table.backfill` or `Table.plan` asked for; see there."""
+    """What a caller of `Table.backfill` or `Table.plan` asked for; see there.
+
+    Attributes:
+        specs: the columns' functions, where the caller's process has resolved them for a driver elsewhere.
+        adopts: whether they become the columns' own, as `udf` does.
+    """
 
     columns: tuple[str, ...]
     udf: UDF | None = None
@@ -36,6 +41,9 @@ class Request:
     batch_size: int | None = None
     on_error: str | None = None
     timeout: float | None = None
+    queue: bool = False
+    specs: Mapping[str, FunctionSpec] | None = None
+    adopts: bool = False
 
     def __post_init__(self) -> None:
         if not self.columns or len(set(self.columns)) != len(self.columns):
@@ -50,6 +58,11 @@ class Request:
             raise BadInput('where is empty; give a SQL predicate such as "day >= 7", or leave it out for all rows')
 
     @property
+    def has_function(self) -> bool:
+        """Whether it brings a function that becomes the columns' own."""
+        return self.udf is not None or self.adopts
+
+    @property
     def mode(self) -> Mode:
         """``where`` asks for exactly those rows, so they are refreshed like with ``stale``."""
         if self.force:
@@ -58,7 +71,8 @@ class Request:
 
     def options(self) -> dict[str, Any]:
         """What differs from the defaults, for the job record."""
-        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("columns", "udf")}
+        hidden = ("columns", "udf", "specs", "adopts")
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
         return {name: value for name, value in named.items() if value}
 
 
@@ -129,12 +143,15 @@ def _target(name: str, request: Request, dataset: Any, table: str, store: Store,
         raise ColumnNotFound(f"table {table!r} has no column {name!r}; it has {', '.join(dataset.schema.names)}")
     field = dataset.schema.field(name)
     stored = _stored_spec(field)
-    if stored is None and request.udf is None:
+    if stored is None and not request.has_function:
         raise NotComputed(
             f"column {name!r} of {table!r} is not computed: no function is attached; add_columns({{...}}) makes a computed "
             "column, backfill(..., udf=...) attaches a function to this one"
         )
-    spec = _given_spec(name, request, dataset, store, stored) if request.udf else _current_spec(stored)
+    if request.specs is not None:
+        spec = request.specs[name]
+    else:
+        spec = _given_spec(name, request, dataset, store, stored) if request.udf else _current_spec(stored)
     check_present(spec, dataset.schema, name)
     versions = known_versions(field)
     attributed = versions[0] if len(versions) == 1 else None

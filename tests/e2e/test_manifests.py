@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from infra import BadSpec
 from runner import Connection, Manifest, ManifestFactory
 from runner.cli import app
 from runner.errors import BadInput
+from runner.packages.gc import collect
+from runner.packages.unpack import ensure
 from tests.e2e.helpers import cli, cli_json, files
 from tests.unit.test_imports import HEAVY, imported
 
@@ -63,13 +66,31 @@ def test_only_a_manifest_of_that_name_is_taken(db: Connection) -> None:
 
 
 def test_a_module_that_is_not_here_is_refused_with_its_path(db: Connection, tmp_path: Path) -> None:
-    builder = ManifestFactory.create_site("dev").py_modules([str(tmp_path), str(tmp_path / "lib")])
+    (tmp_path / "text").mkdir()
+    builder = ManifestFactory.create_site("dev").py_modules([str(tmp_path / "text"), str(tmp_path / "lib")])
     with pytest.raises(BadInput, match=rf"manifest 'dev': py_modules: there is no {tmp_path}/lib on this machine$"):
         db.define_manifest("dev", builder.build())
     assert files(db.uri) == {}
+    (tmp_path / "lib").write_text("")
+    with pytest.raises(BadInput, match=rf"{tmp_path}/lib is neither a folder nor a \.py file nor a wheel"):
+        db.define_manifest("dev", builder.build())
+
+
+def test_modules_are_uploaded_as_they_are_when_the_manifest_is_defined(db: Connection, tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
-    db.define_manifest("dev", builder.build())
-    assert db.get_manifest("dev").py_modules == [str(tmp_path), str(tmp_path / "lib")]
+    (tmp_path / "lib/one.py").write_text("ONE = 1\n")
+    manifest = ManifestFactory.create_site("dev").py_modules([str(tmp_path / "lib")]).build()
+    db.define_manifest("dev", manifest)
+    (stored,) = db.get_manifest("dev").py_modules
+    name, package = stored.split("@")
+    assert name == "lib"
+    assert (ensure(db.store, package, tmp_path / "node") / "one.py").read_text() == "ONE = 1\n"
+    assert not db.define_manifest("dev", manifest).is_new
+    assert not db.define_manifest("dev", db.get_manifest("dev")).is_new
+    assert collect(db.store, dt.timedelta(0)) == []
+    (tmp_path / "lib/one.py").write_text("ONE = 2\n")
+    assert db.define_manifest("dev", manifest).revision == 2
+    assert {Path(found.path).stem for found in collect(db.store, dt.timedelta(0))} >= {package}
 
 
 def test_a_secret_is_stored_as_a_reference(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +153,7 @@ def test_define_list_show_history_and_delete(project: Path) -> None:
     shown = manifests("show", "db", "dev")
     assert yaml.safe_load(shown.stdout) == listed[0]["spec"]
     assert listed[0]["spec"]["pip"] == ["attrs==25.3.0"]
-    assert Path(listed[0]["spec"]["py_modules"][0]) == project / "m/lib"
+    assert re.fullmatch("lib@[0-9a-f]{64}", listed[0]["spec"]["py_modules"][0])
     assert yaml.safe_load(manifests("show", "db", "dev", "--revision", "1").stdout)["pip"] == ["attrs==25.1.0", "click"]
     (project / "copy.yaml").write_text(shown.stdout)
     assert manifests("define", "db", "copy.yaml").stdout == "dev is unchanged (revision 2)\n"

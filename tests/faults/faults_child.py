@@ -10,6 +10,7 @@ from typing import Any
 
 import runner
 from runner.backfill.commit import Publisher
+from runner.local_context import LocalContext
 from runner.store import Store
 
 
@@ -55,5 +56,5 @@ POINTS: dict[str, Callable[[], None]] = {
 if __name__ == "__main__":
     database, column, point = sys.argv[1:]
     POINTS[point]()
-    with runner.Context("inline"):
+    with LocalContext("inline"):
         runner.connect(database).open_table("t").backfill(column, progress=False)

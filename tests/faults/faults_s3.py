@@ -1,4 +1,4 @@
-"""A real S3 server, seaweedfs, for as long as the test session."""
+"""A real S3 server, seaweedfs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from faults_processes import free_ports, spawned, wait_until
@@ -19,31 +20,52 @@ def weed() -> Path:
     return Path(sys.executable).with_name("weed")
 
 
-@contextlib.contextmanager
-def s3_server() -> Iterator[dict[str, str]]:
-    """The storage options that reach it. Buckets come into being with the first object."""
-    credentials = [{"accessKey": KEY, "secretKey": SECRET}]
-    identity = {"name": "faults", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
-    with tempfile.TemporaryDirectory(prefix="s3-") as name:
-        folder = Path(name)
+class Server:
+    """An S3 server that can be killed, and comes back with what it has on disk."""
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self._folder, self._host = folder, host
+        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self._running = ExitStack()
+        folder.mkdir()
+        credentials = [{"accessKey": KEY, "secretKey": SECRET}]
+        identity = {"name": "faults", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        command = [
-            str(weed()), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-            f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-iam=false",
-            "-master.telemetry=false", "-volume.max=20",
-            "-master.volumeSizeLimitMB=64", *(f"-{flag}={port}" for flag, port in ports.items()),
-        ]  # fmt: skip
-        options = {
+        self.options = {
             "aws_access_key_id": KEY,
             "aws_secret_access_key": SECRET,
-            "endpoint": f"http://127.0.0.1:{ports['s3.port']}",
+            "endpoint": f"http://{host}:{self._ports['s3.port']}",
             "region": "us-east-1",
             "allow_http": "true",
         }
-        with spawned(command, folder) as child:
-            wait_until(lambda: _answers(options), "the S3 server takes an object", child=child)
-            yield options
+
+    def start(self) -> None:
+        command = [
+            str(weed()), "server", f"-dir={self._folder}", f"-ip={self._host}", f"-ip.bind={self._host}", "-s3",
+            f"-s3.config={self._folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-iam=false",
+            "-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.electionTimeout=1s",
+            *(f"-{flag}={port}" for flag, port in self._ports.items()),
+        ]  # fmt: skip
+        self.child = self._running.enter_context(spawned(command, self._folder))
+        wait_until(lambda: _answers(self.options), "the S3 server takes an object", child=self.child)
+
+    def kill(self) -> None:
+        self.child.kill_tree()
+
+    def stop(self) -> None:
+        self._running.close()
+
+
+@contextlib.contextmanager
+def s3_server(host: str = "127.0.0.1") -> Iterator[Server]:
+    """A server in a folder of its own, at an address of this machine. Buckets come into being with the first object."""
+    with tempfile.TemporaryDirectory(prefix="s3-") as name:
+        server = Server(Path(name) / "data", host)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 def _answers(options: dict[str, str]) -> bool:

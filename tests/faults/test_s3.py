@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fault_functions import failing
-from faults_processes import cli, spawned
+from fault_functions import failing, noted
+from faults_processes import cli, spawned, wait_until
+from faults_s3 import Server
 
 import runner
 from runner.connection import Connection
@@ -54,7 +55,8 @@ def objects(table: Table, *prefixes: str) -> list[str]:
 
 
 def calls(tmp_path: Path) -> int:
-    return (tmp_path / "calls").stat().st_size // 16
+    log = tmp_path / "calls"
+    return log.stat().st_size // 16 if log.exists() else 0
 
 
 def test_inline_and_again(table: Table, tmp_path: Path) -> None:
@@ -156,3 +158,20 @@ def test_a_refused_key_is_one_message(table: Table, s3: dict[str, str], tmp_path
         assert table.connection.uri in line
         assert "403" in line or "denied" in line.lower()
     assert values(table) == [None] * ROWS
+
+
+def test_a_backfill_outlives_a_restart_of_the_server(server: Server, tmp_path: Path) -> None:
+    database = runner.connect("s3://faults/db", storage_options=server.options)
+    rows = pa.table({"row": pa.array(range(4 * ROWS), pa.int64()), "log": [str(tmp_path / "calls")] * (4 * ROWS)})
+    table = database.create_table("t", rows)
+    table.add_columns({"out": noted})
+    with database.context("inline"):
+        job = table.backfill_async("out")
+        wait_until(lambda: calls(tmp_path) > ROWS, "a quarter is computed")
+        server.kill()
+        server.start()
+        result = job.result()
+    assert (result.status, result.rows_done) == ("DONE", 4 * ROWS)
+    assert values(table) == [3 * row + 1 for row in range(4 * ROWS)]
+    assert calls(tmp_path) == 4 * ROWS
+    assert objects(table, "staging", "leases") == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from obstore.store import S3Store
 
 from runner.errors import BadInput, StorageError
-from runner.store import Store, normalise_uri, split_options
+from runner.store import Store, normalise_uri, retry_config, split_options
 
 KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region": "eu-west-1"}
 
@@ -188,3 +189,14 @@ def test_obstore_takes_every_option_that_lance_takes(options: dict[str, str]) ->
 def test_an_option_that_nobody_knows_is_told_with_its_name() -> None:
     with pytest.raises(StorageError, match=r"(?s)cannot open s3://bucket/db: .*aws_regoin"):
         Store("s3://bucket/db", {**KEYS, "aws_regoin": "x"}).get("a")
+
+
+def test_retries_are_lance_s_and_a_patient_store_keeps_what_the_caller_set() -> None:
+    assert retry_config({"region": "eu"}) is None
+    given = {"Client_Max_Retries": "3", "client_retry_timeout": "7"}
+    assert retry_config(given) == {"max_retries": 3, "retry_timeout": dt.timedelta(seconds=7)}
+    with pytest.raises(BadInput, match=r"storage_options: client_max_retries='many' is no whole number"):
+        retry_config({"client_max_retries": "many"})
+    patient = Store("s3://b/db", {"client_max_retries": "3", "region": "eu"}).patient()
+    assert patient.storage_options == {"client_max_retries": "3", "client_retry_timeout": "180", "region": "eu"}
+    assert Store("s3://b/db").patient().storage_options == {"client_max_retries": "100", "client_retry_timeout": "180"}

@@ -16,7 +16,8 @@ from infra.errors import BadSpec
 from infra.model import EnvName, Image, Model, Raw
 from infra.secrets_in_specs import REFERENCE, referenced, referenced_tree
 from runner.errors import BadInput
-from runner.requirements import check_requirements, read_requirements
+from runner.manifests.modules import uploaded
+from runner.manifests.requirements import check_requirements, read_requirements
 
 DEFAULT_IMAGE = "default"
 """Ray's image for the client's Ray and Python version, even where the cluster names another."""
@@ -83,7 +84,7 @@ class Manifest(Model):
     extra_index_urls: list[IndexUrl] = Field(default_factory=list)
     """Credentials as `${env:NAME}`."""
     py_modules: list[str] = Field(default_factory=list)
-    """Packages outside of site-packages: folders or wheels of this machine when it is defined, names of uploads afterwards."""
+    """Packages outside of site-packages: folders, .py files and wheels of this machine; once defined ``name@package``, uploaded."""
     working_dir: bool = True
     """Whether the workspace goes to workers."""
     include: list[str] = Field(default_factory=list)
@@ -138,6 +139,11 @@ class Manifest(Model):
             raise ValueError("delete_local_zips: false needs local_zip_output_dir, a folder to keep them in")
         return self
 
+    @property
+    def zip_folder(self) -> Path | None:
+        """`local_zip_output_dir` as a path."""
+        return Path(self.local_zip_output_dir).expanduser() if self.local_zip_output_dir else None
+
     def warnings(self) -> list[str]:
         """What is allowed and may not do what is meant."""
         found = check_requirements(self.pip)
@@ -162,18 +168,6 @@ def read_manifest(path: str | Path) -> Manifest:
     return load_manifest(_yaml(file, str(file)), file.parent, str(file))
 
 
-def check_modules(manifest: Manifest, where: str = "") -> None:
-    """Refuse py_modules that are not on this machine.
-
-    Raises:
-        BadInput: with their paths.
-    """
-    missing = [os.path.abspath(each) for each in manifest.py_modules if not Path(each).exists()]
-    if missing:
-        what = where or f"manifest {manifest.name!r}"
-        raise BadInput(f"{what}: py_modules: there is no {', '.join(missing)} on this machine")
-
-
 def load_manifest(data: Any, folder: Path, where: str = "") -> Manifest:
     """A manifest from plain data, with the files that it names read in, so that it means the same on another machine.
 
@@ -192,7 +186,8 @@ def load_manifest(data: Any, folder: Path, where: str = "") -> Manifest:
     plain = dict(data)
     if isinstance(modules := plain.get("py_modules"), list):
         plain["py_modules"] = [
-            os.path.abspath(folder / Path(each).expanduser()) if isinstance(each, str) else each for each in modules
+            os.path.abspath(folder / Path(each).expanduser()) if isinstance(each, str) and not uploaded(each) else each
+            for each in modules
         ]
     given = {field: field for field in ("pip", "conda") if plain.get(field)}
     for path_field, field in (("requirements_path", "pip"), ("lock_path", "pip"), ("conda_environment_path", "conda")):
@@ -243,7 +238,7 @@ def _yaml(path: Path, what: str) -> Any:
 
 
 def _from_lock(path: Path) -> dict[str, Any]:
-    from runner.locks import read_lock
+    from runner.manifests.locks import read_lock
 
     return {"kind": "uv", "pip": read_lock(path)}
 

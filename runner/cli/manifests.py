@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
-
-if TYPE_CHECKING:
-    from runner.manifest import Manifest
+from runner.cli.check import add_checks, read_checked
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
+from runner.cli.images import build_manifest
 
 manifests_app = typer.Typer(
     help="Manifests, the environments of workers: their definitions.", no_args_is_help=True, rich_markup_mode=None
@@ -51,7 +50,7 @@ def define_manifests(database: Database, files: Files, as_json: AsJson = False, 
     """Define manifests by YAML files, or change their definitions. One wrong file, and none is defined."""
     with exit_codes():
         connection = open_database(database, storage_option)
-        manifests = read_all("manifest", files, _read)
+        manifests = read_all("manifest", files, read_checked)
         for manifest in manifests:
             print_warnings("manifest", manifest)
         print_defined([connection.define_manifest(each.name, each) for each in manifests], as_json)
@@ -65,9 +64,5 @@ def delete_manifest(database: Database, name: Name, storage_option: StorageOptio
         typer.echo(f"deleted {name} (revision {deleted.revision})")
 
 
-def _read(file: Path) -> Manifest:
-    from runner.manifest import check_modules, read_manifest
-
-    manifest = read_manifest(file)
-    check_modules(manifest, str(file))
-    return manifest
+manifests_app.command("build")(build_manifest)
+add_checks(manifests_app)

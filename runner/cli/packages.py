@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 
 if TYPE_CHECKING:
     from runner.packages.package import Package

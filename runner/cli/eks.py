@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_common import exit_codes
+from runner.cli.common import exit_codes
 
 
 def eks_token(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli_clusters import clusters_app
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_eks import eks_token
-from runner.cli_manifests import manifests_app
-from runner.cli_packages import package, packages_app
+from runner.cli.clusters import clusters_app
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
+from runner.cli.eks import eks_token
+from runner.cli.jobs import jobs_app
+from runner.cli.manifests import manifests_app
+from runner.cli.packages import package, packages_app
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -32,16 +32,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-jobs_app = typer.Typer(help="Past and running backfills.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(clusters_app, name="clusters")
 app.add_typer(manifests_app, name="manifests")
 app.add_typer(packages_app, name="packages")
-
-
-class Cluster(StrEnum):
-    inline = "inline"
-    local = "local"
 
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
@@ -67,7 +61,12 @@ def backfill(
     where: Where = None,
     stale: Stale = False,
     force: Force = False,
-    cluster: Annotated[Cluster, typer.Option(help="This process, or Ray on this machine.")] = Cluster.local,
+    cluster: Cluster = "local",
+    manifest: Manifest = None,
+    stack: Stack = None,
+    on_exit: OnExit = "delete",
+    wait_timeout: WaitTimeout = None,
+    detach: Annotated[bool, typer.Option("--detach", help="On a cluster: return once the job is submitted.")] = False,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Most workers to use.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows in a call of a batch function.")] = None,
     on_error: Annotated[
@@ -92,15 +91,20 @@ def backfill(
             _print_plan(opened, columns, function, where=where, stale=stale, force=force, as_json=as_json)
             return
         options: dict[str, Any] = {
-            "where": where, "stale": stale, "force": force, "concurrency": concurrency,
+            "columns": columns, "where": where, "stale": stale, "force": force, "concurrency": concurrency,
             "batch_size": batch_size, "on_error": on_error, "timeout": timeout,
         }  # fmt: skip
         if missing and function is not None:
-            check_where(Request(tuple(columns), **options).where, opened.to_lance())
+            check_where(Request(**{**options, "columns": tuple(columns)}).where, opened.to_lance())
             opened.add_columns(_transforms(function, missing, inputs))
             function = None if missing == columns else function
-        with _lazy_context(cluster):
-            result = opened.backfill(columns, udf=function, **options)
+        options["udf"] = function
+        place = Place(cluster, manifest, stack, on_exit, wait_timeout)
+        if detach:
+            _submit(opened, place, options)
+            return
+        with _context(opened, place, options):
+            result = opened.backfill(**options)
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
 
 
@@ -144,49 +148,6 @@ def errors(
         typer.echo(f'{len(found)} rows; run them again with --where "_rowaddr IN (...)"' if found else "no rows failed", err=True)
 
 
-@jobs_app.command("list")
-def list_jobs(
-    database: Database,
-    table: Annotated[str | None, typer.Option(metavar="TABLE", help="Of this table only.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the latest.")] = 20,
-    as_json: AsJson = False,
-    storage_option: StorageOptions = None,
-) -> None:
-    """List backfills, the latest first."""
-    import dataclasses
-
-    with exit_codes():
-        records = open_database(database, storage_option).jobs(table, limit)
-        if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(record) for record in records]))
-            return
-        for record in records:
-            rows = f"{record.rows_done:,} of {record.rows_total:,} rows"
-            typer.echo(
-                f"{record.job_id}  {record.status:<9}  {record.table}.{','.join(record.columns)}  {rows}  {record.started_at}"
-            )
-
-
-@jobs_app.command("show")
-def show_job(
-    database: Database,
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.")],
-    as_json: AsJson = False,
-    storage_option: StorageOptions = None,
-) -> None:
-    """Show all that is recorded of a backfill."""
-    import dataclasses
-
-    with exit_codes():
-        record = dataclasses.asdict(open_database(database, storage_option).job(job_id))
-        if as_json:
-            typer.echo(json.dumps(record))
-            return
-        for name, value in record.items():
-            if value not in (None, {}, []):
-                typer.echo(f"{name:<13} {value if isinstance(value, str) else json.dumps(value)}")
-
-
 app.command("package")(package)
 app.command("eks-token")(eks_token)
 
@@ -205,16 +166,28 @@ def _transforms(function: Any, missing: list[str], inputs: str | None) -> dict[s
     return {name: outputs.get(name, function) for name in missing}
 
 
-@contextmanager
-def _lazy_context(cluster: Cluster) -> Iterator[None]:
-    """``inline`` opens its context; ``local`` leaves it to the backfill, which starts Ray only when there is work."""
-    from runner.context import Context
+def _context(table: Table, place: Place, options: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Where the work runs; nothing is started where there is none. Ray on this machine is left to the backfill to start."""
+    from runner.local_context import LocalContext
 
-    if cluster is Cluster.local:
-        yield
-        return
-    with Context("inline"):
-        yield
+    if place.is_default:
+        return nullcontext()
+    context = place.open(table.connection)  # refuses what is wrong in any case
+    asked = {name: options[name] for name in ("columns", "udf", "where", "stale", "force")}
+    return LocalContext("inline") if table.plan(**asked).is_empty else context
+
+
+def _submit(table: Table, place: Place, options: dict[str, Any]) -> None:
+    from runner.errors import BadInput
+    from runner.remote.cluster_context import ClusterContext
+
+    context = place.open(table.connection)
+    if not isinstance(context, ClusterContext):
+        raise BadInput("--detach needs a cluster that goes on without this process: --cluster NAME or ADDRESS, or --stack")
+    with context:
+        job = table.backfill_async(**options)
+        context.detach()
+    typer.echo(f"submitted job {job.job_id}; `python -m runner jobs attach {table.connection.uri} {job.job_id}` follows it")
 
 
 def _print_plan(table: Table, columns: list[str], function: Any, *, as_json: bool, **options: Any) -> None:

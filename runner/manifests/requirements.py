@@ -112,6 +112,11 @@ def parse(text: str, where: str = "") -> Requirement:
         raise BadInput(f"{at}{text!r} is no requirement: {str(exc).splitlines()[0]}; write name==1.2.3") from None
 
 
+def requirement_name(line: str) -> str:
+    """The distribution that a line of a requirements file asks for, in its canonical spelling; empty for an option."""
+    return "" if line.startswith("-") else canonicalize_name(parse(line).name)
+
+
 def check_requirements(requirements: Iterable[str]) -> list[str]:
     """Refuse what cannot be installed together with Ray and the runner.
 

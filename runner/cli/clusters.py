@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli_common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli_definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
+from runner.cli.provision import add_commands, print_provisioned
 
 if TYPE_CHECKING:
     from infra.live import LiveCluster
     from infra.spec import ClusterSpec, KubeRayClusterSpec
     from runner.connection import Connection
 
-clusters_app = typer.Typer(help="Ray clusters: their definitions, and files of them.", no_args_is_help=True, rich_markup_mode=None)
+clusters_app = typer.Typer(
+    help="Ray clusters: their definitions, files of them, and those provisioned on demand.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+add_commands(clusters_app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a defined cluster.")]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files, a cluster each.")]
@@ -25,11 +31,14 @@ Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files
 
 @clusters_app.command("list")
 def list_clusters(database: Database, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
-    """List the clusters that are defined."""
+    """List the clusters that are defined, and name those that are provisioned."""
     from runner.definitions import CLUSTERS
 
     with exit_codes():
-        print_list(open_database(database, storage_option), CLUSTERS, "kuberay", as_json)
+        connection = open_database(database, storage_option)
+        print_list(connection, CLUSTERS, "kuberay", as_json)
+        if not as_json:
+            print_provisioned(connection.store)
 
 
 @clusters_app.command("init")
@@ -195,13 +204,17 @@ def _note_on_running(connection: Connection, name: str) -> str | None:
         return f"whether it runs is not known: {first_line(exc)}"
     if live is None:
         return None
-    return f"it still runs in namespace {live.namespace} ({live.state}); {_removal(spec, live)}"
+    return f"it still runs in namespace {live.namespace} ({live.state}); {_removal(connection, spec, live)}"
 
 
-def _removal(spec: KubeRayClusterSpec, live: LiveCluster) -> str:
+def _removal(connection: Connection, spec: KubeRayClusterSpec, live: LiveCluster) -> str:
     from infra import labels
+    from runner.provision.record import Records
 
     stack = live.body["metadata"].get("labels", {}).get(labels.STACK)
+    provisioned = Records(connection.store).get(spec.name)
+    if provisioned and provisioned.label == stack:
+        return f"`python -m runner clusters down {connection.uri} {spec.name}` removes it"
     if stack:
         return f"`pulumi destroy` of the stack that made it, {stack}, removes it"
     where = [f"--{option}={value}" for option in ("kubeconfig", "context") if (value := getattr(spec, option))]

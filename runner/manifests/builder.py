@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from infra.secrets_in_specs import from_environment
 from runner.errors import BadInput
-from runner.manifest import DEFAULT_IMAGE, Manifest, load_manifest
+from runner.manifests.manifest import DEFAULT_IMAGE, Manifest, load_manifest
 
 Path_ = str | os.PathLike[str]
 

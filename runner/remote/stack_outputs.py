@@ -1,0 +1,57 @@
+"""A standing cluster by the Pulumi stack that made it: its address is in the stack's outputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import BadInput, RunnerError
+
+if TYPE_CHECKING:
+    from infra.spec import KubeRayClusterSpec
+
+
+def cluster_of_stack(stack: str, folder: Path | None = None) -> tuple[KubeRayClusterSpec, str]:
+    """The cluster of a stack, and the name of its RayCluster.
+
+    Args:
+        stack: as Pulumi knows it, ``dev``; of a stack with several clusters ``dev/images``.
+        folder: with Pulumi.yaml. Default: the working directory.
+
+    Raises:
+        BadInput: the stack has no such output.
+        RunnerError: no Pulumi CLI, or it does not know the stack.
+    """
+    from infra.spec import KubeRayClusterSpec
+
+    name, _, wanted = stack.partition("/")
+    found = {key: value for key, value in _outputs(name, folder).items() if isinstance(value, dict) and "cluster_name" in value}
+    if not found:
+        raise BadInput(
+            f"stack {name!r} has no cluster in its outputs; export one: pulumi.export('images', RayCluster(...).outputs), and "
+            "`pulumi up`"
+        )
+    if wanted and wanted not in found:
+        raise BadInput(f"stack {name!r} has no cluster {wanted!r}; it has {', '.join(sorted(found))}")
+    if not wanted and len(found) > 1:
+        raise BadInput(f"stack {name!r} has {len(found)} clusters; name one: {name}/{sorted(found)[0]}")
+    outputs = found[wanted or next(iter(found))]
+    spec_name = str(outputs["head_service"]).removesuffix("-head-svc")
+    return KubeRayClusterSpec(name=spec_name, namespace=outputs["namespace"]), str(outputs["cluster_name"])
+
+
+def _outputs(stack: str, folder: Path | None) -> dict[str, Any]:
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        raise RunnerError(
+            "--stack asks Pulumi for the stack's outputs, and there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
+        )
+    done = subprocess.run(
+        [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RunnerError(f"pulumi does not give the outputs of stack {stack!r}: {' '.join(done.stderr.split())}")
+    return dict(json.loads(done.stdout))
