@@ -74,6 +74,8 @@ def test_the_one_row_that_kills_is_skipped(
     if how is segfault:
         assert "in deadly" in error.traceback
     made = collections.Counter(calls(log))
+    assert table.backfill("y", progress=False).rows_done == 0
+    assert collections.Counter(calls(log)) == made  # a row that was skipped is done, and is not called again
     assert set(made) == set(range(ROWS))
     assert made[BAD] == 4  # on two workers, and twice with care
     assert max(made[x] for x in range(200)) == 1  # what other workers did stays done
