@@ -86,11 +86,12 @@ class BatchCalls:
         failures: list[Failure] = []
         start, fitted, was_alone = 0, self.most_rows, False
         while start < batch.num_rows and not (failures and self._stops):
-            rows = min(self.most_rows or batch.num_rows, batch.num_rows - start)
+            left = batch.num_rows - start
+            rows = left if first else min(self.most_rows or left, left)  # what is begun already is of the whole batch
             outcome = self._if_it_fits(batch.slice(start, rows) if rows < batch.num_rows else batch, first)
             first = None
             if outcome is None:
-                self.most_rows = max(rows // 2, 1)
+                self.most_rows = max(min(rows // 2, self.most_rows or rows), 1)
                 _free_memory()
                 continue
             array, found = outcome
