@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import typing
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +13,6 @@ import pyarrow as pa
 from runner.backfill.offsets import Offsets
 from runner.backfill.reader import CHUNK_BYTES, FIRST_CHUNK_ROWS, FragmentRows, read
 from runner.backfill.values import python_values
-
-OpenBlobs = Callable[[str, Any], list[Any]]
 
 _AS_FILE = "\0file"  # behind a column's name: row addresses, to open files of
 
@@ -51,7 +49,7 @@ def input_keys(columns: Sequence[str], annotations: Sequence[Any]) -> list[str]:
     return [f"{name}{_AS_FILE}" if takes_file(kind) else name for name, kind in zip(columns, annotations, strict=True)]
 
 
-def row_values(batch: pa.RecordBatch, annotations: Sequence[Any], open_blobs: OpenBlobs | None) -> list[Any]:
+def row_values(batch: pa.RecordBatch, annotations: Sequence[Any], open_blobs: BlobOpener | None) -> list[Any]:
     """One sequence of values for each parameter, files opened."""
     made = []
     for name, array, annotation in zip(batch.schema.names, batch.columns, annotations, strict=True):
@@ -63,14 +61,20 @@ def row_values(batch: pa.RecordBatch, annotations: Sequence[Any], open_blobs: Op
     return made
 
 
-def blob_opener(dataset: Any) -> OpenBlobs:
-    """Opens the blobs of a column at row addresses; None for a NULL."""
+class BlobOpener:
+    """Opens the blobs of a column at row addresses.
 
-    def open_blobs(name: str, addresses: Any) -> list[Any]:
-        found = iter(dataset.take_blobs(name, addresses=addresses.drop_null().to_pylist()) if len(addresses) else ())
+    Attributes:
+        dataset: the table, at the version that the addresses are of.
+    """
+
+    def __init__(self, dataset: Any = None) -> None:
+        self.dataset = dataset
+
+    def __call__(self, name: str, addresses: Any) -> list[Any]:
+        """One file for each address, None for a NULL."""
+        found = iter(self.dataset.take_blobs(name, addresses=addresses.drop_null().to_pylist()) if len(addresses) else ())
         return [next(found) if address.is_valid else None for address in addresses]
-
-    return open_blobs
 
 
 def read_with_blobs(

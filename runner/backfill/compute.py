@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from runner.backfill.batches import BatchCalls
-from runner.backfill.blobs import OpenBlobs, input_keys
+from runner.backfill.blobs import BlobOpener, input_keys
 from runner.backfill.coroutine_rows import CoroutineRows
 from runner.backfill.coroutines import DEFAULT_CONCURRENCY, AsyncCall, LoopThread
 from runner.backfill.failures import CALL_ERRORS, Failure
@@ -38,7 +38,7 @@ class Surroundings:
     workers: int = 1
     kills: bool = False
     stack_file: int = 2
-    open_blobs: OpenBlobs | None = None
+    open_blobs: BlobOpener = field(default_factory=BlobOpener)
     note: Note | None = None
 
 

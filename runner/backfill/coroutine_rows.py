@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from runner.backfill.blobs import OpenBlobs
+from runner.backfill.blobs import BlobOpener
 from runner.backfill.coroutines import AsyncCall, Future
 from runner.backfill.failures import CALL_ERRORS, Failure
 from runner.backfill.policy import ErrorPolicy
@@ -27,7 +27,7 @@ class _Begun:
 class CoroutineRows:
     """Calls of a batch's rows, begun together with those of the batches after it."""
 
-    def __init__(self, udf: UDF, call: AsyncCall, policy: ErrorPolicy, open_blobs: OpenBlobs | None = None) -> None:
+    def __init__(self, udf: UDF, call: AsyncCall, policy: ErrorPolicy, open_blobs: BlobOpener | None = None) -> None:
         self._udf = udf
         self._call = call
         self._stops = policy.then == "fail"

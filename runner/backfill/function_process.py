@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from runner import shipping
-from runner.backfill.blobs import blob_opener
+from runner.backfill.blobs import BlobOpener
 from runner.backfill.compute import Applier, Surroundings
 from runner.backfill.failures import MAX_TRACEBACK_CHARS, CallTimeout, Failure, WorkerDied, WrongOutput
 from runner.backfill.rows import Note
@@ -134,7 +134,7 @@ def _applier(settings: Pass, column: TargetColumn, stack_fd: int, note: Note) ->
         settings.table_uri, version=settings.read_version, storage_options=settings.store.storage_options or None
     )
     udf = shipping.load(column.spec, settings.store, allow_pickle=settings.allow_pickle)
-    around = Surroundings(settings.workers, kills=True, stack_file=stack_fd, open_blobs=blob_opener(dataset), note=note)
+    around = Surroundings(settings.workers, kills=True, stack_file=stack_fd, open_blobs=BlobOpener(dataset), note=note)
     return Applier(udf, settings.policy, settings.timeout, around)
 
 

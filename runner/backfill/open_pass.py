@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from runner import shipping
-from runner.backfill.blobs import blob_opener
+from runner.backfill.blobs import BlobOpener
 from runner.backfill.compute import Applier, Surroundings
 from runner.backfill.flight import Applies
 from runner.backfill.isolated import Isolated
@@ -21,9 +21,10 @@ class OpenPass:
 
     Args:
         disposable: this process may be ended where a call hangs in C code.
+        before: the same job at another version of the table; its functions stay as they are.
     """
 
-    def __init__(self, settings: Pass, *, disposable: bool) -> None:
+    def __init__(self, settings: Pass, *, disposable: bool, before: OpenPass | None = None) -> None:
         import lance
         from lance.file import LanceFileSession
 
@@ -31,10 +32,13 @@ class OpenPass:
         self.dataset = lance.dataset(
             settings.table_uri, version=settings.read_version, storage_options=settings.store.storage_options or None
         )
-        self.pacer = Pacer(settings.batch_size)
-        self._around = Surroundings(workers=settings.workers, kills=disposable, open_blobs=blob_opener(self.dataset))
+        self.pacer: Pacer = before.pacer if before else Pacer(settings.batch_size)
+        self._around: Surroundings = (
+            before._around if before else Surroundings(settings.workers, disposable, open_blobs=BlobOpener())
+        )
+        self._around.open_blobs.dataset = self.dataset
         self._files = LanceFileSession(settings.store.url("").rstrip("/"), settings.store.storage_options or None)
-        self._appliers: dict[str, Applies] = {}
+        self._appliers: dict[str, Applies] = before._appliers if before else {}
         self._isolated: dict[str, Applies] = {}
 
     def new_file(self, path: str, schema: pa.Schema) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from runner.backfill.blobs import OpenBlobs, row_values
+from runner.backfill.blobs import BlobOpener, row_values
 from runner.backfill.failures import CALL_ERRORS, Failure
 from runner.backfill.policy import ErrorPolicy
 from runner.backfill.preparing import Pending, Preparer, Raised
@@ -41,7 +41,7 @@ class RowInputs:
         return self.rows if self.called is None else len(self.called)
 
     @classmethod
-    def of(cls, batch: pa.RecordBatch, udf: UDF, open_blobs: OpenBlobs | None) -> RowInputs:
+    def of(cls, batch: pa.RecordBatch, udf: UDF, open_blobs: BlobOpener | None) -> RowInputs:
         null = null_rows(batch, udf.optional)
         called = None if null is None else np.flatnonzero(~null)
         chosen = batch if called is None else batch.take(pa.array(called))
@@ -81,7 +81,7 @@ class RowCalls:
         policy: ErrorPolicy,
         limit: TimeLimit,
         preparer: Preparer | None = None,
-        open_blobs: OpenBlobs | None = None,
+        open_blobs: BlobOpener | None = None,
         note: Note | None = None,
     ) -> None:
         self._udf = udf

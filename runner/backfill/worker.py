@@ -48,6 +48,8 @@ class Worker:
             if self._pass is None or self._pass.settings.job_id != settings.job_id:
                 self.close()  # frees the last job's model before the next is constructed
                 self._pass = OpenPass(settings, disposable=self._disposable)
+            elif self._pass.settings.read_version != settings.read_version:
+                self._pass = OpenPass(settings, disposable=self._disposable, before=self._pass)
             for work in works:
                 yield from _FragmentRun(self._pass, work).run()
         except _RowFailed as exc:
