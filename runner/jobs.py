@@ -221,7 +221,7 @@ class _Run:
                 self._executor = context.kind
                 executor = context.executor(self._settings, self._shape(), self._request.concurrency)
             with self._timed("compute"):
-                return Driver(plan, executor, self._meter, self._cancelled).run()
+                return Driver(plan, executor, self._meter, self._settings.policy, self._cancelled).run()
 
     @contextmanager
     def _executing_context(self) -> Iterator[LocalContext]:

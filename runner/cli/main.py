@@ -69,7 +69,9 @@ def backfill(
     detach: Annotated[bool, typer.Option("--detach", help="On a cluster: return once the job is submitted.")] = False,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Most workers to use.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows in a call of a batch function.")] = None,
-    on_error: Annotated[str | None, typer.Option(metavar="POLICY", help="fail, skip, retry:N or retry:N,skip.")] = None,
+    on_error: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="fail, skip, skip:100, skip:1%, retry:N or retry:N,skip.")
+    ] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest time for one call of the function.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     as_json: AsJson = False,
