@@ -183,7 +183,7 @@ def _of_own_module(module: types.ModuleType) -> Statements:
 def _is_importable(value: Any) -> bool:
     """Whether a worker imports it; else it goes by value, and its module does not have to."""
     found: Any = sys.modules.get(value.__module__) if value.__module__ != "__main__" else None
-    for part in value.__qualname__.split("."):
+    for part in value.__qualname__.split(".") if found is not None else ():
         found = getattr(found, part, None)
     return found is not None
 

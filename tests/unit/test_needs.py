@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -195,3 +196,15 @@ def test_a_module_without_source_counts_by_its_names(load_module: LoadModule) ->
 def test_something_that_holds_itself_ends(load_module: LoadModule) -> None:
     module = load_module("import yaml\nTABLE = {}\nTABLE['me'] = TABLE\ndef f(x): return f(TABLE), g(x)\ndef g(x): return f(x)\n")
     assert imports_of(module.f) == {"user_module", "yaml"}
+
+
+class Pair(typing.NamedTuple):
+    first: int
+    second: str
+
+
+def test_a_named_tuple_is_made_in_memory_and_no_package() -> None:
+    def pair(x: int) -> Pair:
+        return Pair(x, "a")
+
+    assert imports_of(pair) == {"tests"}
