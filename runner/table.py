@@ -12,7 +12,8 @@ from runner.backfill.selection import ColumnState
 from runner.context import Context, current_context
 from runner.errors import BadInput, ColumnNotFound, NotComputed, RowError
 from runner.functions import UDF, as_udf
-from runner.jobs import Handle, Job, plan_only
+from runner.jobs import Handle, Job
+from runner.layering import plan_only
 from runner.records import JobRecords
 from runner.result import BackfillResult
 from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
@@ -103,9 +104,15 @@ class Table:
         where: str | None = None,
         stale: bool = False,
         force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
     ) -> BackfillPlan:
         """What `backfill` with the same arguments would do now. Changes nothing and starts nothing."""
-        return plan_only(self, self._request(columns, udf, where=where, stale=stale, force=force))
+        request = self._request(
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit, num_fragments=num_fragments
+        )
+        return plan_only(self, request)
 
     def backfill(
         self,
@@ -115,22 +122,34 @@ class Table:
         where: str | None = None,
         stale: bool = False,
         force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
+        commit_every: int | None = None,
+        optimize_indices: bool = False,
         concurrency: int | None = None,
         batch_size: int | None = None,
         on_error: str | None = None,
         timeout: float | None = None,
         progress: bool = True,
     ) -> BackfillResult:
-        """Compute what is missing of one or more columns and publish it in one new table version.
+        """Compute what is missing of one or more columns and publish it, each column in one new table version.
 
         Runs in the context it is called in; without one, on a local Ray that is started for it and stopped after. Several
-        columns are computed in one pass over their inputs.
+        columns are computed in one pass over their inputs; a column that is fed by another one of them comes after it.
+
+        Where others change the table meanwhile the job plans anew, and takes over what is still valid.
 
         Args:
             udf: another function for the column, or one for several columns. It becomes the columns' function when it has run.
             where: SQL predicate. Exactly the rows that match are computed, unless this version of the function made them already.
-            stale: compute rows of older function versions too.
+            stale: compute rows of older function versions too, and rows whose inputs changed since they were computed.
             force: compute rows even where this version made them.
+            only_failed: compute the rows that the error policy skipped, and no others.
+            limit: compute so many rows of each column at most, the first that need work.
+            num_fragments: fill so many fragments at most, the first that need work.
+            commit_every: publish whenever so many rows more are finished. Default: once, at the end.
+            optimize_indices: have indexes on the columns cover what was recomputed, as a last step.
             concurrency: most workers to use. Default: as many as there is room for.
             batch_size, on_error, timeout: instead of the function's own; see `udf`.
             progress: show progress on stderr.
@@ -139,11 +158,12 @@ class Table:
             BadInput: something given is wrong; nothing was changed.
             BackfillFailed: the function failed and the policy is ``fail``; nothing was published, finished work is kept.
             ColumnBusy: another backfill of the column runs.
-            CommitConflict: the table was rewritten meanwhile; it is unchanged by this job, finished work is kept.
+            CommitConflict: others rewrote the table again and again, or dropped the column; finished work is kept.
         """
         request = self._request(
-            columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
-            on_error=on_error, timeout=timeout,
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit,
+            num_fragments=num_fragments, commit_every=commit_every, optimize_indices=optimize_indices,
+            concurrency=concurrency, batch_size=batch_size, on_error=on_error, timeout=timeout,
         )  # fmt: skip
         job = self._job(request, current_context())
         if not progress:
@@ -159,6 +179,11 @@ class Table:
         where: str | None = None,
         stale: bool = False,
         force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
+        commit_every: int | None = None,
+        optimize_indices: bool = False,
         concurrency: int | None = None,
         batch_size: int | None = None,
         on_error: str | None = None,
@@ -166,8 +191,9 @@ class Table:
     ) -> Handle:
         """`backfill` in the background. The context it is called in waits for it before it closes."""
         request = self._request(
-            columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
-            on_error=on_error, timeout=timeout,
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit,
+            num_fragments=num_fragments, commit_every=commit_every, optimize_indices=optimize_indices,
+            concurrency=concurrency, batch_size=batch_size, on_error=on_error, timeout=timeout,
         )  # fmt: skip
         context = current_context()
         job = self._job(request, context)
