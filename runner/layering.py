@@ -39,7 +39,7 @@ def in_layers(inputs: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     left = dict(inputs)
     layers: list[tuple[str, ...]] = []
     while left:
-        layer = tuple(name for name, names in left.items() if not any(other in left for other in names))
+        layer = tuple(name for name, names in left.items() if not any(other in left and other != name for other in names))
         if not layer:
             raise BadInput(f"the columns {circle(left)} feed each other in a circle; one of them must take other inputs")
         layers.append(layer)

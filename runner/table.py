@@ -13,7 +13,7 @@ from runner.context import Context, current_context
 from runner.errors import BadInput, ColumnNotFound, NotComputed, RowError
 from runner.functions import UDF, as_udf
 from runner.jobs import Handle, Job
-from runner.layering import plan_only
+from runner.layering import in_layers, plan_only
 from runner.records import JobRecords
 from runner.result import BackfillResult
 from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
@@ -73,7 +73,8 @@ class Table:
 
         Args:
             transforms: column name to function, to ``(function, [input columns])``, or to a SQL expression, which is computed
-                at once. A UDF by itself adds one column for each field of its struct output, filled in one pass.
+                at once. A function may take another of the new columns. A UDF by itself adds one column for each field of its
+                struct output, filled in one pass.
 
         Raises:
             BadInput: a column exists already, an input does not, or the types do not fit. Nothing is added then.
@@ -85,7 +86,7 @@ class Table:
         if taken:
             raise BadInput(f"table {self.name!r} has {', '.join(taken)} already; backfill(..., udf=...) computes a column anew")
         sql = {name: value for name, value in transforms.items() if isinstance(value, str)}
-        fields = [self._computed_field(name, value, dataset.schema) for name, value in transforms.items() if name not in sql]
+        fields = self._computed_fields({name: value for name, value in transforms.items() if name not in sql}, dataset.schema)
         if sql:
             _checked_sql(dataset, sql)
             with refused("add columns to", self.uri):
@@ -239,12 +240,19 @@ class Table:
         names = (columns,) if isinstance(columns, str) else tuple(columns)
         return Request(names, as_udf(udf) if udf is not None else None, **options)
 
-    def _computed_field(self, name: str, transform: Any, schema: Any) -> Any:
+    def _computed_fields(self, transforms: Mapping[str, Any], schema: Any) -> list[Any]:
+        """The fields of new columns, in the order given. One may be fed by another."""
+        udfs = {name: _udf_of(transform) for name, transform in transforms.items()}
+        layers = in_layers({name: udf.input_columns or () for name, udf in udfs.items()})
+        made: dict[str, Any] = {}
+        for name in (name for layer in layers for name in layer):
+            made[name] = self._computed_field(name, udfs[name], schema)
+            schema = schema.append(made[name])
+        return [made[name] for name in transforms]
+
+    def _computed_field(self, name: str, udf: UDF, schema: Any) -> Any:
         import pyarrow as pa
 
-        function, inputs = transform if isinstance(transform, tuple) else (transform, None)
-        udf = as_udf(function)
-        udf = udf.with_inputs(inputs) if inputs is not None else udf
         columns = inputs_of(udf, schema)
         check_inputs(udf, columns, schema, name)
         spec = shipping.describe(udf, columns, self.connection.store)
@@ -253,6 +261,12 @@ class Table:
 
     def __repr__(self) -> str:
         return f"Table({self.name!r} in {self.connection.uri!r})"
+
+
+def _udf_of(transform: Any) -> UDF:
+    function, inputs = transform if isinstance(transform, tuple) else (transform, None)
+    udf = as_udf(function)
+    return udf.with_inputs(inputs) if inputs is not None else udf
 
 
 def _checked_sql(dataset: Any, expressions: Mapping[str, str]) -> None:

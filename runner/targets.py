@@ -181,6 +181,22 @@ def check_inputs(udf: UDF, inputs: Sequence[str], schema: Any, column: str) -> N
             raise BadInput(f"{udf.name} takes {wanted} from {name!r}, which is {schema.field(name).type}")
 
 
+def check_no_circle(column: str, inputs: Sequence[str], schema: Any) -> None:
+    """Refuse inputs that are computed from the column itself.
+
+    Raises:
+        BadInput: with the columns in between.
+    """
+    specs = computed_columns(schema)
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, (column, name)) for name in inputs]
+    while waiting:
+        name, path = waiting.pop()
+        if name == column:
+            raise BadInput(f"the columns {' <- '.join(path)} would feed each other in a circle; give {column!r} other inputs")
+        if name in specs:
+            waiting += [(other, (*path, other)) for other in specs[name].inputs if other == column or other not in path]
+
+
 def inputs_of(udf: UDF, schema: Any) -> tuple[str, ...]:
     """A UDF's input columns; for a record batch without named inputs all columns that are not computed."""
     if udf.input_columns is not None:
@@ -220,6 +236,7 @@ def _given_spec(name: str, request: Request, dataset: Any, store: Store, stored:
     inputs = stored.inputs if stored and len(stored.inputs) == len(udf.optional) and stored.name == udf.name else None
     inputs = inputs or inputs_of(udf, dataset.schema)
     check_inputs(udf, inputs, dataset.schema, name)
+    check_no_circle(name, inputs, dataset.schema)
     declared, actual = udf.column_type, dataset.schema.field(name).type
     if declared != actual:
         raise BadInput(
