@@ -77,12 +77,14 @@ class Connection:
         """Names of all tables, sorted."""
         return sorted(name.removesuffix(".lance") for name in self.store.folders() if name.endswith(".lance"))
 
-    def create_table(self, name: str, data: Any, *, mode: str = "create") -> Table:
+    def create_table(self, name: str, data: Any, *, mode: str = "create", stable_row_ids: bool = False) -> Table:
         """Make a table.
 
         Args:
             data: an Arrow table, a reader or an iterable of batches, or a pandas DataFrame.
             mode: ``"create"``, or ``"overwrite"`` to replace a table of that name.
+            stable_row_ids: give each row an id that updates and compactions keep, and the version of its last update, by which
+                ``backfill(..., stale=True)`` finds rows whose inputs changed. A table has it from its making or never.
 
         Raises:
             BadInput: the table exists, or `mode` is another.
@@ -94,7 +96,13 @@ class Connection:
         if mode == "create" and name in self.table_names():
             raise BadInput(f"table {name!r} exists in {self.uri}; open_table({name!r}) opens it, mode='overwrite' replaces it")
         table = Table(self, name)
-        lance.write_dataset(data, table.uri, mode=mode, storage_options=self.store.storage_options or None)
+        lance.write_dataset(
+            data,
+            table.uri,
+            mode=mode,
+            storage_options=self.store.storage_options or None,
+            enable_stable_row_ids=stable_row_ids,
+        )
         return table
 
     def to_lancedb(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-import json
 import socket
 import threading
 import time
@@ -13,18 +12,20 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from runner.backfill.checkpoint import StagedFragment, staging_folder
+from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.driver import Driver, Meter
-from runner.backfill.plan import BackfillPlan, Planner
+from runner.backfill.plan import BackfillPlan
 from runner.backfill.pool import Shape
 from runner.backfill.work import Pass
-from runner.errors import BackfillFailed, JobCancelled, RowError, RunnerError
+from runner.errors import BackfillFailed, CommitConflict, JobCancelled, RowError, RunnerError
+from runner.indexes import cover, uncovered
+from runner.layer import JobParts, Layer, Outcome, dead_formers
+from runner.layering import changed_before, fed_from, resolve_layers
 from runner.lease import column_leases
+from runner.read_tags import ReadTags
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.result import BackfillResult
-from runner.shipping import METADATA_KEY, VERSIONS_KEY
-from runner.store import refused
-from runner.targets import Request, computed_columns, known_versions, resolve
+from runner.targets import Request
 
 if TYPE_CHECKING:
     from runner.local_context import LocalContext
@@ -154,6 +155,8 @@ class _Run:
         self._errors: tuple[RowError, ...] = ()
         self._seconds: dict[str, float] = {}
         self._executor = "none"
+        self._outcome = Outcome()
+        self._index_notes: list[str] = []
 
     def run(self) -> BackfillResult:
         """All of it. A job that was submitted has a record from the start, another one once it is known to have work."""
@@ -168,38 +171,53 @@ class _Run:
     def _run(self, recorded: ExitStack) -> BackfillResult:
         began = time.monotonic()
         with self._timed("plan"):
-            self._dataset = self._table.to_lance()
-            self._settings = resolve(
-                self._request, self._dataset, self._table.name, self._store, self._job_id,
-                allow_pickle=self._table.connection.allow_pickle,
-            )  # fmt: skip
+            layers = resolve_layers(self._request, self._table.to_lance(), self._table.name, self._table.connection)
         self._outlast_the_storage()
         with column_leases(self._store, self._table.name, self._request.columns, self._job_id, self._queue()):
-            with self._timed("plan"):
-                self._dataset = self._table.to_lance()  # again: who held the lease before may just have committed
-                self._settings = dataclasses.replace(self._settings, store=self._store, read_version=self._dataset.version)
-                plan = Planner(self._dataset, self._table.name, self._settings).plan()
-                self._meter.expect(plan)
-            if plan.is_empty:
-                self._meter.phase = "done"
-                version = self._adopt_function(plan, self._settings.read_version)
-                return self._result(plan, [], "DONE", version, began)
-            self._describe(plan, recorded)
-            return self._execute(plan, began)
+            dataset = self._table.to_lance()  # again: who held the lease before may just have committed
+            tags = ReadTags(self._store, dataset, self._table.name, self._job_id)
+            is_kept = False
+            try:
+                self._fill(layers, dataset, tags, recorded)
+            except CommitConflict:
+                is_kept = True
+                raise
+            finally:
+                tags.release(keep_last=is_kept)
+                self._errors = self._errors or tuple(error for part in self._outcome.published for error in part.errors)
+            self._index_notes = self._see_to_indexes()
+            self._meter.phase = "done"
+            return self._result(began)
+
+    def _fill(self, layers: Sequence[Sequence[str]], dataset: Any, tags: ReadTags, recorded: ExitStack) -> None:
+        """One layer after the other, each from what the one before published."""
+        job = JobParts(
+            self._job_id, self._table, self._request, self._meter, tags, self._compute, self._timed,
+            lambda plan, settings: self._describe(plan, settings, recorded),
+        )  # fmt: skip
+        with self._timed("plan"):
+            dead = tags.dead()
+            formers = dead_formers(self._table, self._request, layers, dead)
+            changed = changed_before(self._table, self._request, dataset, layers[1:])
+        for index, (columns, former) in enumerate(zip(layers, formers, strict=True)):
+            feeds = fed_from(self._table, self._request, dataset, layers[index + 1 :])
+            Layer(job, columns, index, self._outcome, changed, feeds).run(former)
+        tags.collect(dead)
+
+    def _see_to_indexes(self) -> list[str]:
+        """What indexes on the columns leave out, after they were optimized where that is asked for."""
+        left_out = uncovered(self._table.to_lance(), self._request.columns) if self._outcome.published else {}
+        if left_out and self._request.optimize_indices:
+            with self._timed("index"):
+                self._outcome.versions.append(cover(self._table, list(left_out)))
+            left_out = uncovered(self._table.to_lance(), self._request.columns)
+        return list(left_out.values())
 
     def _outlast_the_storage(self) -> None:
         """From here on a storage that goes away for a minute does not end the job."""
         self._table = self._table.patient()
         self._store = self._table.connection.store
         self._records = JobRecords(self._store)
-
-    def _execute(self, plan: BackfillPlan, began: float) -> BackfillResult:
-        staged = self._compute(plan)
-        self._errors = tuple(error for fragment in staged for error in fragment.errors)
-        with self._timed("commit"), refused("commit to", self._table.uri):
-            version = self._publish(plan, staged)
-        self._meter.phase = "done"
-        return self._result(plan, staged, "DONE", version, began)
 
     def _queue(self) -> Callable[[], None] | None:
         """What is called again and again while another job fills a column; None where that is an error."""
@@ -213,15 +231,15 @@ class _Run:
 
         return wait
 
-    def _compute(self, plan: BackfillPlan) -> list[StagedFragment]:
+    def _compute(self, settings: Pass, plan: BackfillPlan, finished: Callable[[StagedFragment], None]) -> list[StagedFragment]:
         if not plan.works:
             return list(plan.staged)
         with self._executing_context() as context:
             with self._timed("start"):
                 self._executor = context.kind
-                executor = context.executor(self._settings, self._shape(), self._request.concurrency)
+                executor = context.executor(settings, _shape(settings), self._request.concurrency)
             with self._timed("compute"):
-                return Driver(plan, executor, self._meter, self._settings.policy, self._cancelled).run()
+                return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished).run()
 
     @contextmanager
     def _executing_context(self) -> Iterator[LocalContext]:
@@ -238,73 +256,35 @@ class _Run:
         finally:
             own.close()
 
-    def _shape(self) -> Shape:
-        specs = [column.spec for column in self._settings.columns]
-        return Shape(
-            num_cpus=max(spec.num_cpus for spec in specs),
-            num_gpus=max(spec.num_gpus for spec in specs),
-            memory=max(spec.memory or 0 for spec in specs),
-        )
-
-    def _publish(self, plan: BackfillPlan, staged: list[StagedFragment]) -> int:
-        from runner.backfill.commit import Publisher
-
-        inputs = {column.name: column.spec.inputs for column in self._settings.columns}
-        publisher = Publisher(self._store, self._dataset, self._table.path, inputs)
-        version = publisher.publish(staged, f"backfill of {self._settings.names} (job {self._job_id})")
-        version = self._adopt_function(plan, version)
-        groups = {tuple(column.column for column in fragment.columns) for fragment in staged}
-        for group in groups:
-            self._store.delete_folder(staging_folder(self._table.name, group))
-        return version
-
-    def _adopt_function(self, plan: BackfillPlan, version: int) -> int:
-        """Make the function that ran the column's own, and keep which versions its rows may be of."""
-        schema = self._dataset.schema
-        stored = computed_columns(schema)
-        updates: dict[str, dict[str, str]] = {}
-        for column in self._settings.columns:
-            before = known_versions(schema.field(column.name))
-            is_whole = self._request.where is None and self._request.mode != "missing"
-            after = [column.spec.version] if is_whole else sorted({*before, column.spec.version})
-            if plan.is_empty and not self._request.has_function:
-                continue
-            if stored.get(column.name) != column.spec or before != after:
-                updates[column.name] = {METADATA_KEY: column.spec.to_json(), VERSIONS_KEY: json.dumps(after)}
-        if not updates:
-            return version
-        latest = self._table.to_lance()
-        latest.update_field_metadata(updates)
-        return int(latest.version)
-
     # -- records
 
-    def _describe(self, plan: BackfillPlan, recorded: ExitStack) -> None:
-        """Put the plan on record."""
-        submitted = self._record
-        self._record = record = self._new_record(plan)
-        if submitted is None:
-            recorded.enter_context(self._recorded(record))
-            return
-        for name in ("versions", "functions", "read_version", "rows_total"):
-            setattr(submitted, name, getattr(record, name))
-        self._record = submitted
+    def _describe(self, plan: BackfillPlan, settings: Pass, recorded: ExitStack) -> None:
+        """Put a plan on record: the first one of a job, and what later ones add."""
+        specs = [column.spec for column in settings.columns]
+        if self._record is None:
+            self._record = self._new_record(plan)
+            recorded.enter_context(self._recorded(self._record))
+        if len(self._outcome.plans) == 1:
+            self._record.versions, self._record.functions = [], []
+            self._record.read_version = plan.read_version
+        if not self._outcome.replans or self._record.read_version == plan.read_version:
+            self._record.versions += plan.versions
+            self._record.functions += [spec.path or spec.name for spec in specs]
+        self._record.rows_total = self._meter.rows_total
 
     def _new_record(self, plan: BackfillPlan) -> JobRecord:
-        specs = [column.spec for column in self._settings.columns]
         return JobRecord(
             job_id=self._job_id,
             table=self._table.name,
             columns=list(self._request.columns),
-            versions=list(plan.versions),
-            functions=[spec.path or spec.name for spec in specs],
+            versions=[],
+            functions=[],
             executor=self._context.kind if self._context else "local",
             options=self._request.options(),
             user=user(),
             host=socket.gethostname(),
             started_at=now(),
             read_version=plan.read_version,
-            rows_total=plan.rows,
         )
 
     @contextmanager
@@ -350,28 +330,31 @@ class _Run:
             record.status = "QUEUED" if record.phase == "queue" else "RUNNING"
         self._records.save(record)
 
-    def _result(
-        self, plan: BackfillPlan, staged: Sequence[StagedFragment], status: str, version: int, began: float
-    ) -> BackfillResult:
+    def _result(self, began: float) -> BackfillResult:
         self._seconds["total"] = time.monotonic() - began
-        done = sum(fragment.computed * len(fragment.columns) for fragment in staged)
+        outcome, plans = self._outcome, self._outcome.plans
         return BackfillResult(
             job_id=self._job_id,
             table=self._table.name,
             columns=self._request.columns,
-            status=status,
+            status="DONE",
             executor=self._executor,
             workers=self._meter.workers,
-            rows_done=done,
-            rows_resumed=self._meter.rows_resumed,
-            rows_skipped=max(plan.rows - done, 0) if staged else 0,
-            rows_valid=plan.valid_rows,
-            rows_stale=plan.stale_rows,
+            rows_done=outcome.rows,
+            rows_resumed=outcome.resumed,
+            rows_skipped=outcome.skipped,
+            rows_left=sum(plan.left_rows for plan in plans),
+            rows_valid=sum(plan.valid_rows for plan in plans),
+            rows_stale=sum(plan.stale_rows for plan in plans),
+            rows_changed=sum(plan.changed_rows for plan in plans),
+            rows_unknown=sum(plan.unknown_rows for plan in plans) if self._request.stale else 0,
+            replans=list(outcome.replans),
+            unindexed=self._index_notes,
             bytes_read=self._meter.bytes_read,
-            bytes_written=sum(column.size for fragment in staged for column in fragment.columns),
+            bytes_written=sum(column.size for fragment in outcome.published for column in fragment.columns),
             seconds=dict(self._seconds),
-            version_before=self._settings.read_version,
-            version_after=version,
+            version_before=plans[0].read_version,
+            version_after=max(outcome.versions, default=plans[0].read_version),
             errors=self._errors[:MAX_RESULT_ERRORS],
         )
 
@@ -385,10 +368,10 @@ class _Run:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - began
 
 
-def plan_only(table: Table, request: Request) -> BackfillPlan:
-    """The plan of a request, without running it."""
-    dataset = table.to_lance()
-    settings: Pass = resolve(
-        request, dataset, table.name, table.connection.store, "plan", allow_pickle=table.connection.allow_pickle
+def _shape(settings: Pass) -> Shape:
+    specs = [column.spec for column in settings.columns]
+    return Shape(
+        num_cpus=max(spec.num_cpus for spec in specs),
+        num_gpus=max(spec.num_gpus for spec in specs),
+        memory=max(spec.memory or 0 for spec in specs),
     )
-    return Planner(dataset, table.name, settings).plan()

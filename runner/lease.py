@@ -56,6 +56,17 @@ def _column_lease(store: Store, table: str, column: str, job_id: str, wait: Call
     return ExclusiveLease(store, folder, {"job": job_id}, busy)
 
 
+def living_jobs(store: Store, table: str) -> set[str]:
+    """Jobs that hold the lease of a column of a table now."""
+    newest: dict[str, str] = {}
+    for path, _ in store.objects(f"leases/{urllib.parse.quote(table, safe='')}"):
+        folder = path.rsplit("/", 1)[0]
+        newest[folder] = max(path, newest.get(folder, ""))
+    found = (store.get(path) for path in newest.values())
+    holders = [json.loads(data) for data in found if data]
+    return {holder["job"] for holder in holders if is_alive(holder)}
+
+
 def holder_here(**named: Any) -> dict[str, Any]:
     """What a lease says of this process, and what is `named`."""
     return {**named, "host": socket.gethostname(), "pid": os.getpid(), "started": _process_start(os.getpid())}

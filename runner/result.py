@@ -14,11 +14,17 @@ class BackfillResult:
     """Outcome of a backfill.
 
     Attributes:
-        rows_done: values published, over all columns; `rows_resumed` of them were computed by an earlier run.
+        rows_done: values published, over all columns; `rows_resumed` of them were taken over: an earlier run computed them, or this
+            one before the table changed.
         rows_skipped: rows left NULL by the error policy; `errors` has the first of them, the job record all.
         rows_failed: rows whose failure ended the job.
+        rows_left: rows that need work and were left for later, by ``limit`` or ``num_fragments``.
         rows_valid: rows that needed nothing.
         rows_stale: rows of an older function version, left as they are.
+        rows_changed: rows whose inputs changed since they were computed, left as they are.
+        rows_unknown: with ``stale=True``, rows of which it cannot be told whether their inputs changed.
+        replans: what others did to the table that made the job plan anew, each time.
+        unindexed: what indexes on the columns leave out now.
         bytes_read: of input columns, in memory; `bytes_written`: of published column files.
         seconds: by phase: ``plan``, ``start`` (of workers), ``compute``, ``commit``, ``total``.
         version_before, version_after: table versions; equal where there was nothing to do.
@@ -36,6 +42,11 @@ class BackfillResult:
     rows_failed: int = 0
     rows_valid: int = 0
     rows_stale: int = 0
+    rows_left: int = 0
+    rows_changed: int = 0
+    rows_unknown: int = 0
+    replans: list[str] = field(default_factory=list)
+    unindexed: list[str] = field(default_factory=list)
     bytes_read: int = 0
     bytes_written: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -52,9 +63,14 @@ class BackfillResult:
         compute = self.seconds.get("compute", 0.0)
         rate = f" at {(self.rows_done - self.rows_resumed) / compute:,.0f} rows/s" if compute > 0 and self.rows_done else ""
         optional = [
-            ("taken over", f"{self.rows_resumed:,} rows of an earlier run", self.rows_resumed),
+            ("taken over", f"{self.rows_resumed:,} rows computed before", self.rows_resumed),
             ("skipped", f"{self.rows_skipped:,} rows left NULL by the error policy", self.rows_skipped),
             ("stale", f"{self.rows_stale:,} rows of an older function version (stale=True computes them)", self.rows_stale),
+            ("left", f"{self.rows_left:,} rows for later (limit, num_fragments)", self.rows_left),
+            ("inputs changed", f"{self.rows_changed:,} rows, since computed (stale=True computes them)", self.rows_changed),
+            ("inputs unknown", f"{self.rows_unknown:,} rows may have changed since computed, it cannot be told", self.rows_unknown),
+            ("planned anew", "; ".join(self.replans), self.replans),
+            ("indexes", f"{'; '.join(self.unindexed)} (optimize_indices=True covers them)", self.unindexed),
         ]
         phases = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items() if name != "total")
         return [

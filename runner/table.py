@@ -12,7 +12,8 @@ from runner.backfill.selection import ColumnState
 from runner.context import Context, current_context
 from runner.errors import BadInput, ColumnNotFound, NotComputed, RowError
 from runner.functions import UDF, as_udf
-from runner.jobs import Handle, Job, plan_only
+from runner.jobs import Handle, Job
+from runner.layering import in_layers, plan_only
 from runner.records import JobRecords
 from runner.result import BackfillResult
 from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
@@ -72,7 +73,8 @@ class Table:
 
         Args:
             transforms: column name to function, to ``(function, [input columns])``, or to a SQL expression, which is computed
-                at once. A UDF by itself adds one column for each field of its struct output, filled in one pass.
+                at once. A function may take another of the new columns. A UDF by itself adds one column for each field of its
+                struct output, filled in one pass.
 
         Raises:
             BadInput: a column exists already, an input does not, or the types do not fit. Nothing is added then.
@@ -84,7 +86,7 @@ class Table:
         if taken:
             raise BadInput(f"table {self.name!r} has {', '.join(taken)} already; backfill(..., udf=...) computes a column anew")
         sql = {name: value for name, value in transforms.items() if isinstance(value, str)}
-        fields = [self._computed_field(name, value, dataset.schema) for name, value in transforms.items() if name not in sql]
+        fields = self._computed_fields({name: value for name, value in transforms.items() if name not in sql}, dataset.schema)
         if sql:
             _checked_sql(dataset, sql)
             with refused("add columns to", self.uri):
@@ -103,9 +105,15 @@ class Table:
         where: str | None = None,
         stale: bool = False,
         force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
     ) -> BackfillPlan:
         """What `backfill` with the same arguments would do now. Changes nothing and starts nothing."""
-        return plan_only(self, self._request(columns, udf, where=where, stale=stale, force=force))
+        request = self._request(
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit, num_fragments=num_fragments
+        )
+        return plan_only(self, request)
 
     def backfill(
         self,
@@ -115,22 +123,34 @@ class Table:
         where: str | None = None,
         stale: bool = False,
         force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
+        commit_every: int | None = None,
+        optimize_indices: bool = False,
         concurrency: int | None = None,
         batch_size: int | None = None,
         on_error: str | None = None,
         timeout: float | None = None,
         progress: bool = True,
     ) -> BackfillResult:
-        """Compute what is missing of one or more columns and publish it in one new table version.
+        """Compute what is missing of one or more columns and publish it, each column in one new table version.
 
         Runs in the context it is called in; without one, on a local Ray that is started for it and stopped after. Several
-        columns are computed in one pass over their inputs.
+        columns are computed in one pass over their inputs; a column that is fed by another one of them comes after it.
+
+        Where others change the table meanwhile the job plans anew, and takes over what is still valid.
 
         Args:
             udf: another function for the column, or one for several columns. It becomes the columns' function when it has run.
             where: SQL predicate. Exactly the rows that match are computed, unless this version of the function made them already.
-            stale: compute rows of older function versions too.
+            stale: compute rows of older function versions too, and rows whose inputs changed since they were computed.
             force: compute rows even where this version made them.
+            only_failed: compute the rows that the error policy skipped, and no others.
+            limit: compute so many rows of each column at most, the first that need work.
+            num_fragments: fill so many fragments at most, the first that need work.
+            commit_every: publish whenever so many rows more are finished. Default: once, at the end.
+            optimize_indices: have indexes on the columns cover what was recomputed, as a last step.
             concurrency: most workers to use. Default: as many as there is room for.
             batch_size, on_error, timeout: instead of the function's own; see `udf`.
             progress: show progress on stderr.
@@ -139,11 +159,12 @@ class Table:
             BadInput: something given is wrong; nothing was changed.
             BackfillFailed: the function failed and the policy is ``fail``; nothing was published, finished work is kept.
             ColumnBusy: another backfill of the column runs.
-            CommitConflict: the table was rewritten meanwhile; it is unchanged by this job, finished work is kept.
+            CommitConflict: others rewrote the table again and again, or dropped the column; finished work is kept.
         """
         request = self._request(
-            columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
-            on_error=on_error, timeout=timeout,
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit,
+            num_fragments=num_fragments, commit_every=commit_every, optimize_indices=optimize_indices,
+            concurrency=concurrency, batch_size=batch_size, on_error=on_error, timeout=timeout,
         )  # fmt: skip
         job = self._job(request, current_context())
         if not progress:
@@ -159,6 +180,11 @@ class Table:
         where: str | None = None,
         stale: bool = False,
         force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
+        commit_every: int | None = None,
+        optimize_indices: bool = False,
         concurrency: int | None = None,
         batch_size: int | None = None,
         on_error: str | None = None,
@@ -166,8 +192,9 @@ class Table:
     ) -> Handle:
         """`backfill` in the background. The context it is called in waits for it before it closes."""
         request = self._request(
-            columns, udf, where=where, stale=stale, force=force, concurrency=concurrency, batch_size=batch_size,
-            on_error=on_error, timeout=timeout,
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit,
+            num_fragments=num_fragments, commit_every=commit_every, optimize_indices=optimize_indices,
+            concurrency=concurrency, batch_size=batch_size, on_error=on_error, timeout=timeout,
         )  # fmt: skip
         context = current_context()
         job = self._job(request, context)
@@ -213,12 +240,19 @@ class Table:
         names = (columns,) if isinstance(columns, str) else tuple(columns)
         return Request(names, as_udf(udf) if udf is not None else None, **options)
 
-    def _computed_field(self, name: str, transform: Any, schema: Any) -> Any:
+    def _computed_fields(self, transforms: Mapping[str, Any], schema: Any) -> list[Any]:
+        """The fields of new columns, in the order given. One may be fed by another."""
+        udfs = {name: _udf_of(transform) for name, transform in transforms.items()}
+        layers = in_layers({name: udf.input_columns or () for name, udf in udfs.items()})
+        made: dict[str, Any] = {}
+        for name in (name for layer in layers for name in layer):
+            made[name] = self._computed_field(name, udfs[name], schema)
+            schema = schema.append(made[name])
+        return [made[name] for name in transforms]
+
+    def _computed_field(self, name: str, udf: UDF, schema: Any) -> Any:
         import pyarrow as pa
 
-        function, inputs = transform if isinstance(transform, tuple) else (transform, None)
-        udf = as_udf(function)
-        udf = udf.with_inputs(inputs) if inputs is not None else udf
         columns = inputs_of(udf, schema)
         check_inputs(udf, columns, schema, name)
         spec = shipping.describe(udf, columns, self.connection.store)
@@ -227,6 +261,12 @@ class Table:
 
     def __repr__(self) -> str:
         return f"Table({self.name!r} in {self.connection.uri!r})"
+
+
+def _udf_of(transform: Any) -> UDF:
+    function, inputs = transform if isinstance(transform, tuple) else (transform, None)
+    udf = as_udf(function)
+    return udf.with_inputs(inputs) if inputs is not None else udf
 
 
 def _checked_sql(dataset: Any, expressions: Mapping[str, str]) -> None:

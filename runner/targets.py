@@ -42,6 +42,11 @@ class Request:
     on_error: str | None = None
     timeout: float | None = None
     queue: bool = False
+    only_failed: bool = False
+    limit: int | None = None
+    num_fragments: int | None = None
+    commit_every: int | None = None
+    optimize_indices: bool = False
     specs: Mapping[str, FunctionSpec] | None = None
     adopts: bool = False
 
@@ -52,10 +57,31 @@ class Request:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not value > 0):
                 raise BadInput(f"{name}={value!r} must be above 0")
+        for name in ("limit", "num_fragments", "commit_every"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise BadInput(f"{name}={value!r} must be a whole number above 0; leave it out for no such bound")
+        if self.only_failed and (self.stale or self.force):
+            raise BadInput("only_failed=True takes the rows that failed and no others; leave out stale and force")
+        if self.force and self.commit_every is not None:
+            raise BadInput(
+                "force=True computes rows whatever made them, so once the table changes, what commit_every has published could not "
+                "be told from what is left; leave out commit_every, or give the function a new version and use stale=True"
+            )
         if self.on_error is not None:
             ErrorPolicy.parse(self.on_error)
         if self.where is not None and not self.where.strip():
             raise BadInput('where is empty; give a SQL predicate such as "day >= 7", or leave it out for all rows')
+
+    @property
+    def is_part(self) -> bool:
+        """Whether rows that need work may be left for later."""
+        return self.limit is not None or self.num_fragments is not None
+
+    @property
+    def is_whole_table(self) -> bool:
+        """Whether every row of the table is looked at."""
+        return self.where is None and not self.is_part
 
     @property
     def has_function(self) -> bool:
@@ -65,6 +91,8 @@ class Request:
     @property
     def mode(self) -> Mode:
         """``where`` asks for exactly those rows, so they are refreshed like with ``stale``."""
+        if self.only_failed:
+            return "failed"
         if self.force:
             return "force"
         return "refresh" if self.stale or self.where is not None else "missing"
@@ -76,24 +104,47 @@ class Request:
         return {name: value for name, value in named.items() if value}
 
 
-def resolve(request: Request, dataset: Any, table: str, store: Store, job_id: str, *, allow_pickle: bool) -> Pass:
-    """The pass that a request means on a table as it is.
+def target_columns(
+    request: Request, dataset: Any, table: str, store: Store, names: Sequence[str] | None = None
+) -> tuple[TargetColumn, ...]:
+    """The columns of a request, or some of them, with their functions.
 
     Raises:
         ColumnNotFound, NotComputed, FunctionNotLoadable, BadInput: see their messages.
     """
-    columns = tuple(_target(name, request, dataset, table, store, allow_pickle=allow_pickle) for name in request.columns)
+    return tuple(_target(name, request, dataset, table, store) for name in names or request.columns)
+
+
+def resolve(
+    request: Request,
+    dataset: Any,
+    table: str,
+    store: Store,
+    job_id: str,
+    *,
+    allow_pickle: bool,
+    columns: Sequence[str] | None = None,
+) -> Pass:
+    """The pass that a request means on a table as it is.
+
+    Args:
+        columns: those of the request that are filled in it. Default: all.
+
+    Raises:
+        ColumnNotFound, NotComputed, FunctionNotLoadable, BadInput: see their messages.
+    """
+    targets = target_columns(request, dataset, table, store, columns)
     check_where(request.where, dataset)
-    versions = {v for c in columns for v in (*known_versions(dataset.schema.field(c.name)), c.spec.version)}
+    versions = {v for c in targets for v in (*known_versions(dataset.schema.field(c.name)), c.spec.version)}
     return Pass(
         job_id=job_id,
         store=store,
         table_uri=dataset.uri,
         read_version=dataset.version,
-        columns=columns,
-        policy=ErrorPolicy.parse(request.on_error or _common(columns, "on_error", lambda spec: spec.on_error)),
-        batch_size=request.batch_size or _common(columns, "batch_size", lambda spec: spec.batch_size),
-        timeout=request.timeout or _common(columns, "timeout", lambda spec: spec.timeout),
+        columns=targets,
+        policy=ErrorPolicy.parse(request.on_error or _common(targets, "on_error", lambda spec: spec.on_error)),
+        batch_size=request.batch_size or _common(targets, "batch_size", lambda spec: spec.batch_size),
+        timeout=request.timeout or _common(targets, "timeout", lambda spec: spec.timeout),
         allow_pickle=allow_pickle,
         versions=tuple(sorted(versions)),
     )
@@ -131,6 +182,22 @@ def check_inputs(udf: UDF, inputs: Sequence[str], schema: Any, column: str) -> N
             raise BadInput(f"{udf.name} takes {wanted} from {name!r}, which is {schema.field(name).type}")
 
 
+def check_no_circle(column: str, inputs: Sequence[str], schema: Any) -> None:
+    """Refuse inputs that are computed from the column itself.
+
+    Raises:
+        BadInput: with the columns in between.
+    """
+    specs = computed_columns(schema)
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, (column, name)) for name in inputs]
+    while waiting:
+        name, path = waiting.pop()
+        if name == column:
+            raise BadInput(f"the columns {' <- '.join(path)} would feed each other in a circle; give {column!r} other inputs")
+        if name in specs:
+            waiting += [(other, (*path, other)) for other in specs[name].inputs if other == column or other not in path]
+
+
 def inputs_of(udf: UDF, schema: Any) -> tuple[str, ...]:
     """A UDF's input columns; for a record batch without named inputs all columns that are not computed."""
     if udf.input_columns is not None:
@@ -138,7 +205,7 @@ def inputs_of(udf: UDF, schema: Any) -> tuple[str, ...]:
     return tuple(field.name for field in schema if _stored_spec(field) is None)
 
 
-def _target(name: str, request: Request, dataset: Any, table: str, store: Store, *, allow_pickle: bool) -> TargetColumn:
+def _target(name: str, request: Request, dataset: Any, table: str, store: Store) -> TargetColumn:
     if name not in dataset.schema.names:
         raise ColumnNotFound(f"table {table!r} has no column {name!r}; it has {', '.join(dataset.schema.names)}")
     field = dataset.schema.field(name)
@@ -170,6 +237,7 @@ def _given_spec(name: str, request: Request, dataset: Any, store: Store, stored:
     inputs = stored.inputs if stored and len(stored.inputs) == len(udf.optional) and stored.name == udf.name else None
     inputs = inputs or inputs_of(udf, dataset.schema)
     check_inputs(udf, inputs, dataset.schema, name)
+    check_no_circle(name, inputs, dataset.schema)
     declared, actual = udf.column_type, dataset.schema.field(name).type
     if declared != actual:
         raise BadInput(

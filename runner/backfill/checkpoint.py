@@ -33,6 +33,7 @@ class StagedColumn:
         path: below ``_runner/``.
         rows: physical rows; must equal the fragment's when it is published.
         size: bytes.
+        settled: path of what is to be kept of its rows that are done and NULL, if there are any; see `settled`.
     """
 
     column: str
@@ -41,6 +42,7 @@ class StagedColumn:
     size: int
     kind: FileKind
     version: str
+    settled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,17 @@ def staging_key(**depends_on: Any) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def staging_root(table: str) -> str:
+    """Where everything staged for a table lies."""
+    return f"staging/{urllib.parse.quote(table, safe='')}"
+
+
 def staging_folder(table: str, columns: Sequence[str]) -> str:
     """Where everything staged for those columns of a table lies."""
     names = "+".join(urllib.parse.quote(column, safe="") for column in sorted(columns))
     if len(names) > 150:
         names = hashlib.sha256(names.encode()).hexdigest()
-    return f"staging/{urllib.parse.quote(table, safe='')}/{names}"
+    return f"{staging_root(table)}/{names}"
 
 
 class Staging:

@@ -13,7 +13,7 @@ import json
 import re
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ WINDOW_ROWS = 1 << 14
 
 FileKind = Literal["full", "skip", "map"]
 
-_NAME = re.compile(r"^[0-9a-f]{32}-(full|skip|map)-([0-9a-f]{12})\.lance$")
+_NAME = re.compile(r"^[0-9a-f]{32}-(full|skip|map)-([0-9a-f]{12})(?:-([0-9a-f]{12}))?\.lance$")
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class FileTag:
     Attributes:
         kind: ``full``: one version made every row; ``skip``: every row but those it skipped; ``map``: see the row map.
         version: digest of the version.
+        inputs: digest of the input files that the rows were computed from, or were known to fit; None in older names.
     """
 
     kind: FileKind
     version: str
+    inputs: str | None = None
 
     def is_of(self, version: str) -> bool:
         return self.version == version_digest(version)
@@ -51,15 +53,21 @@ def version_digest(version: str) -> str:
     return hashlib.sha256(version.encode()).hexdigest()[:12]
 
 
-def file_name(kind: FileKind, version: str) -> str:
+def inputs_digest(paths: Iterable[str]) -> str:
+    """12 hexadecimal digits for the files that hold the inputs of a fragment."""
+    return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:12]
+
+
+def file_name(kind: FileKind, version: str, inputs: str | None = None) -> str:
     """A new unique name for a column file. Starts with random digits, as object stores spread load by prefix."""
-    return f"{uuid.uuid4().hex}-{kind}-{version_digest(version)}.lance"
+    parts = (uuid.uuid4().hex, kind, version_digest(version), inputs)
+    return f"{'-'.join(part for part in parts if part)}.lance"
 
 
 def parse_name(path: str) -> FileTag | None:
     """What a data file's name says; None for a file that this package did not write."""
     found = _NAME.match(path)
-    return FileTag(found[1], found[2]) if found else None  # type: ignore[arg-type]
+    return FileTag(found[1], found[2], found[3]) if found else None  # type: ignore[arg-type]
 
 
 @dataclass
@@ -87,6 +95,23 @@ class RowMap:
             return {name: rows for name, rows in kept.items() if len(rows)}
 
         return RowMap(self.physical_rows, updated(self.made, made), updated(self.skipped, skipped))
+
+    def without(self, rows: Offsets) -> RowMap:
+        """The map that knows nothing of some rows."""
+
+        def kept(sets: Mapping[str, Offsets]) -> dict[str, Offsets]:
+            left = {version: minus(known, rows) for version, known in sets.items()}
+            return {version: known for version, known in left.items() if len(known)}
+
+        return RowMap(self.physical_rows, kept(self.made), kept(self.skipped)) if len(rows) else self
+
+    def merged(self, other: RowMap) -> RowMap:
+        """What either map knows; of a row that both know, what the other does."""
+        made, skipped = self.without(other.rows()).made, self.without(other.rows()).skipped
+        for mine, theirs in ((made, other.made), (skipped, other.skipped)):
+            for version, rows in theirs.items():
+                mine[version] = union(mine.get(version, NONE), rows)
+        return RowMap(self.physical_rows, made, skipped)
 
     def to_json(self) -> str:
         def packed(sets: Mapping[str, Offsets]) -> dict[str, str]:
@@ -127,6 +152,12 @@ class ColumnWriter:
         self._physical_rows = physical_rows
         self._base = _Base(base, field.type)
         self._next = 0
+        self._nulls: list[Offsets] = []
+
+    @property
+    def nulls(self) -> Offsets:
+        """Rows that were written as NULL, ascending."""
+        return np.concatenate(self._nulls) if self._nulls else NONE
 
     def put(self, offsets: Offsets, values: Any) -> None:
         """Values for those rows; offsets ascend, within a call and from call to call."""
@@ -168,6 +199,8 @@ class ColumnWriter:
     def _write(self, values: Any) -> None:
         self._base.skip_until(self._next + len(values))
         self._inner.write_batch(pa.record_batch([values], schema=self._schema))
+        if values.null_count:
+            self._nulls.append((np.flatnonzero(values.is_null()) + self._next).astype(np.uint32))
         self._next += len(values)
 
 

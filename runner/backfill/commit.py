@@ -5,20 +5,35 @@ Lance takes files of the same fields only in one DataReplacement, so several col
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from runner.backfill.checkpoint import StagedColumn, StagedFragment
-from runner.backfill.column_file import file_name
-from runner.backfill.plan import field_ids
+from runner.backfill.column_file import file_name, inputs_digest
+from runner.backfill.moves import has_updates
+from runner.backfill.plan import field_ids, input_files, input_ids
 from runner.backfill.selection import ColumnState
 from runner.errors import CommitConflict
 from runner.store import Store
 
 MAX_ATTEMPTS = 10
 PUBLISH_THREADS = 16
+
+
+class TableMoved(CommitConflict):
+    """What is staged does not fit the table as it is now; a plan of the table as it is now takes over what is still valid.
+
+    Attributes:
+        published: columns that were published before.
+        version: the last table version that was made for them, None if there is none.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.published: tuple[str, ...] = ()
+        self.version: int | None = None
 
 
 class Publisher:
@@ -35,13 +50,29 @@ class Publisher:
         self._dataset = dataset
         self._data = f"{table_path}/data"
         self._column_ids = {column: field_ids(dataset, column) for column in inputs}
-        self._input_ids = {column: set().union(*(field_ids(dataset, name) for name in names)) for column, names in inputs.items()}
+        self._input_ids = {column: input_ids(dataset, names) for column, names in inputs.items()}
 
-    def publish(self, staged: Sequence[StagedFragment], message: str) -> int:
-        """Commit each column whole, one table version a column; returns the last. The staged files stay where they are.
+    def check_rows_stayed(self, fragment_ids: Iterable[int]) -> None:
+        """Refuse to publish while rows of these fragments lie elsewhere now, where the columns would stay empty.
 
         Raises:
-            CommitConflict: another writer rewrote or removed fragments of the job; the table is as that writer left it.
+            TableMoved: an update or a merge wrote such rows anew.
+        """
+        latest = self._latest()
+        if latest.version == self._dataset.version:
+            return
+        now = {fragment.fragment_id: fragment.metadata.num_deletions for fragment in latest.get_fragments()}
+        for fragment_id in fragment_ids:
+            before = self._dataset.get_fragment(fragment_id).metadata.num_deletions
+            if now.get(fragment_id, before) > before and has_updates(latest, self._dataset.version):
+                raise _moved(f"rows of fragment {fragment_id} were updated", None)
+
+    def publish(self, staged: Sequence[StagedFragment], message: str) -> dict[str, int]:
+        """Commit each column whole; returns the table version that was made for each. The staged files stay where they are.
+
+        Raises:
+            TableMoved: another writer rewrote or removed fragments of the job; the table is as that writer left it.
+            CommitConflict: a column is gone, or others committed again and again in between.
         """
         before = {fragment.fragment_id: self._dataset.get_fragment(fragment.fragment_id).metadata for fragment in staged}
         self._check_lengths(staged, before)
@@ -49,12 +80,24 @@ class Publisher:
         for fragment in staged:
             for column in fragment.columns:
                 files.setdefault(column.column, []).append(
-                    _File(fragment.fragment_id, column, file_name(column.kind, column.version))
+                    _File(fragment.fragment_id, column, self._new_name(column, before[fragment.fragment_id]))
                 )
-        version = int(self._dataset.version)
-        for column_files in files.values():
-            version = self._publish_column(column_files, before, message)
-        return version
+        versions: dict[str, int] = {}
+        for name, column_files in files.items():
+            try:
+                versions[name] = self._publish_column(column_files, before, message)
+            except TableMoved as exc:
+                exc.published, exc.version = tuple(versions), max(versions.values(), default=None)
+                raise
+        return versions
+
+    def _new_name(self, column: StagedColumn, meta: Any) -> str:
+        return file_name(column.kind, column.version, inputs_digest(input_files(meta, self._input_ids[column.column])))
+
+    def _latest(self) -> Any:
+        import lance
+
+        return lance.dataset(self._dataset.uri, storage_options=self._store.storage_options or None)
 
     @staticmethod
     def _check_lengths(staged: Sequence[StagedFragment], before: Mapping[int, Any]) -> None:
@@ -96,7 +139,7 @@ class Publisher:
         options = self._store.storage_options or None
         cause: Exception | None = None
         for _ in range(MAX_ATTEMPTS):
-            latest = lance.dataset(self._dataset.uri, storage_options=options)
+            latest = self._latest()
             self._check_still_valid(latest, files, before, cause)
             try:
                 done = lance.LanceDataset.commit(
@@ -127,16 +170,18 @@ class Publisher:
         if latest.version == self._dataset.version:
             return
         if field_ids(latest, column) != self._column_ids[column]:
-            raise _conflict(f"the column {column} was dropped or replaced", cause)
+            raise CommitConflict(
+                f"the column {column} was dropped or replaced while the job ran; nothing of it was published"
+            ) from cause
         now = {fragment.fragment_id: fragment.metadata for fragment in latest.get_fragments()}
         for file in files:
             old, new = before[file.fragment_id], now.get(file.fragment_id)
             if new is None:
-                raise _conflict(f"fragment {file.fragment_id} was rewritten or removed", cause)
-            if _files(old, self._input_ids[column]) != _files(new, self._input_ids[column]):
-                raise _conflict(f"the inputs of fragment {file.fragment_id} changed", cause)
+                raise _moved(f"fragment {file.fragment_id} was rewritten or removed", cause)
+            if set(input_files(old, self._input_ids[column])) != set(input_files(new, self._input_ids[column])):
+                raise _moved(f"the inputs of fragment {file.fragment_id} changed", cause)
             if ColumnState.of(old, self._column_ids[column]) != ColumnState.of(new, self._column_ids[column]):
-                raise _conflict(f"somebody else wrote {column} in fragment {file.fragment_id}", cause)
+                raise _moved(f"somebody else wrote {column} in fragment {file.fragment_id}", cause)
 
 
 @dataclass(frozen=True)
@@ -148,14 +193,7 @@ class _File:
     name: str
 
 
-def _conflict(reason: str, cause: Exception | None) -> CommitConflict:
-    conflict = CommitConflict(
-        f"the table changed while the job ran: {reason}. Nothing of the column was published, what is still valid is kept; "
-        "run the backfill again"
-    )
-    conflict.__cause__ = cause
-    return conflict
-
-
-def _files(meta: Any, field_ids: set[int]) -> set[str]:
-    return {str(file.path) for file in meta.files if field_ids.intersection(file.fields)}
+def _moved(reason: str, cause: Exception | None) -> TableMoved:
+    moved = TableMoved(reason)
+    moved.__cause__ = cause
+    return moved

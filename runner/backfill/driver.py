@@ -6,15 +6,16 @@ import collections
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.executors import Event, Executor, Lost, Task, TaskDone
 from runner.backfill.losses import Losses
-from runner.backfill.plan import BackfillPlan, tasks
+from runner.backfill.plan import BackfillPlan
 from runner.backfill.policy import ErrorPolicy
 from runner.backfill.skip_limit import SkipLimit
+from runner.backfill.tasks import tasks
 from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
 from runner.errors import BackfillFailed, JobCancelled, RowError
 
@@ -43,10 +44,14 @@ class Meter:
     started: float = field(default_factory=time.monotonic)
     compute_started: float | None = None
 
-    def expect(self, plan: BackfillPlan) -> None:
-        """Set the totals, and count what earlier runs finished."""
-        self.rows_total, self.fragments_total = plan.rows, plan.fragments
-        self.rows_done = self.rows_resumed = plan.resumed_rows
+    def expect(self, plan: BackfillPlan, published: int = 0, resumed: int = 0) -> None:
+        """Set the totals, and count what earlier runs finished.
+
+        Args:
+            published: values that the job has published by earlier plans; `resumed` of them were taken over.
+        """
+        self.rows_total, self.fragments_total = plan.rows + published, plan.fragments
+        self.rows_done, self.rows_resumed = plan.resumed_rows + published, plan.resumed_rows + resumed
         self.fragments_done = len(plan.staged)
 
 
@@ -64,14 +69,22 @@ class Driver:
     Args:
         policy: says how many rows may be skipped.
         cancelled: set from another thread to stop the job within a second.
+        finished: called with each fragment as soon as it is in its final form.
     """
 
     def __init__(
-        self, plan: BackfillPlan, executor: Executor, meter: Meter, policy: ErrorPolicy, cancelled: threading.Event
+        self,
+        plan: BackfillPlan,
+        executor: Executor,
+        meter: Meter,
+        policy: ErrorPolicy,
+        cancelled: threading.Event,
+        finished: Callable[[StagedFragment], None] = lambda fragment: None,
     ) -> None:
         self._executor = executor
         self._meter = meter
         self._cancelled = cancelled
+        self._finished = finished
         self._staged = list(plan.staged)
         self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism))
         self._running: set[Task] = set()
@@ -110,6 +123,7 @@ class Driver:
             self._count(task, event)
         elif isinstance(event, StagedFragment):
             self._staged.append(event)
+            self._finished(event)
             self._meter.fragments_done += 1
             task.told = task.told_failed = 0
             task.unfinished = [work for work in task.unfinished if not _is_of(work, event)]

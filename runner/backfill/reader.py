@@ -64,6 +64,20 @@ class FragmentRows:
         found = [batch.column("_rowaddr").to_numpy().astype(np.uint32) for batch in batches]
         return np.sort(np.concatenate(found)) if found else NONE
 
+    def row_ids(self) -> npt.NDArray[np.uint64]:
+        """``_rowid`` of the live rows, in order of their offsets."""
+        return self._column("_rowid")
+
+    def last_updated(self) -> npt.NDArray[np.uint64]:
+        """Table version of the last update of the live rows, in order of their offsets. Means nothing without stable row ids."""
+        return self._column("_row_last_updated_at_version")
+
+    def _column(self, name: str) -> npt.NDArray[np.uint64]:
+        table = self.fragment.scanner(columns=[name], with_row_address=True).to_table()
+        order = np.argsort(table.column("_rowaddr").to_numpy())
+        found: npt.NDArray[np.uint64] = table.column(name).to_numpy().astype(np.uint64)[order]
+        return found
+
     def positions(self, offsets: Offsets) -> npt.NDArray[np.int64]:
         """Positions among the live rows of physical offsets, all of them live."""
         if self.live == self.physical:

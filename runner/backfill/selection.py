@@ -10,7 +10,7 @@ from runner.backfill.column_file import FileTag, RowMap, parse_name, read_row_ma
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.reader import FragmentRows
 
-Mode = Literal["missing", "refresh", "force"]
+Mode = Literal["missing", "refresh", "force", "failed"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Selection:
 
     Attributes:
         where: SQL predicate, or None for all rows.
-        mode: ``missing``: rows never computed; ``refresh``: rows that `version` did not make; ``force``: all that match.
+        mode: ``missing``: rows never computed; ``refresh``: rows that `version` did not make from the inputs as they are;
+            ``force``: all that match; ``failed``: rows that were skipped.
         version: the function version that will run.
         attributed: version that made the rows of files without a tag (a compaction merged them), where one made all; else None.
     """
@@ -57,6 +58,8 @@ class ColumnState:
 
 def is_settled(state: ColumnState, selection: Selection) -> bool:
     """Whether the file's name alone tells that nothing is to be done."""
+    if selection.mode == "failed":
+        return state.name is None or (state.tag is not None and state.tag.kind == "full")
     if state.tag is None or selection.mode == "force" or state.tag.kind == "map":
         return False
     if selection.mode == "missing":
@@ -66,6 +69,8 @@ def is_settled(state: ColumnState, selection: Selection) -> bool:
 
 def takes_all(state: ColumnState, selection: Selection) -> bool:
     """Whether every live row that matches `where` needs work, known without reading anything."""
+    if selection.mode == "failed":
+        return False
     if state.name is None or selection.mode == "force":
         return True
     known_other = state.tag is not None and state.tag.kind != "map" and not state.tag.is_of(selection.version)
@@ -80,24 +85,33 @@ class Selected:
     considered: int
 
 
-def select(rows: FragmentRows, column: str, state: ColumnState, selection: Selection, row_map: RowMap | None) -> Selected:
-    """The rows of a fragment that need work."""
+def select(
+    rows: FragmentRows, column: str, state: ColumnState, selection: Selection, row_map: RowMap | None, due: Offsets = NONE
+) -> Selected:
+    """The rows of a fragment that need work.
+
+    Args:
+        due: rows to compute whatever made them, as their inputs are not what they were.
+    """
     matching = rows.matching(selection.where) if selection.where else rows.offsets()
     if is_settled(state, selection):
-        return Selected(NONE, len(matching))
+        return Selected(intersection(matching, due), len(matching))
     if takes_all(state, selection):
         return Selected(matching, len(matching))
     known = row_map or RowMap(rows.physical)
+    if selection.mode == "failed":
+        return Selected(intersection(matching, union(*known.skipped.values())), len(matching))
     nulls = rows.matching(f"(`{column}` IS NULL)")
     if selection.mode == "missing":
-        return Selected(minus(intersection(matching, nulls), known.rows()), len(matching))
+        missing = minus(intersection(matching, nulls), known.rows())
+        return Selected(union(missing, intersection(matching, due)), len(matching))
     done = known.made.get(selection.version, NONE)
     if selection.where is None:
         done = union(done, known.skipped.get(selection.version, NONE))
     wanted = minus(matching, done)
     if selection.attributed == selection.version:  # values of unknown origin can only be this version's
         wanted = minus(wanted, minus(minus(rows.offsets(), nulls), known.rows()))
-    return Selected(wanted, len(matching))
+    return Selected(union(wanted, intersection(matching, due)), len(matching))
 
 
 def stale_rows(rows: FragmentRows, column: str, state: ColumnState, selection: Selection, row_map: RowMap | None) -> int:

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from runner.backfill.checkpoint import StagedFragment
-from runner.backfill.column_file import version_digest
-from runner.backfill.offsets import Offsets
+from runner.backfill.column_file import RowMap, version_digest
+from runner.backfill.offsets import NONE, Offsets
 from runner.backfill.policy import ErrorPolicy
-from runner.backfill.selection import ColumnState, Selection
+from runner.backfill.reader import FragmentRows
+from runner.backfill.selection import ColumnState, Selection, select
 from runner.errors import RowError
 from runner.shipping import FunctionSpec
 from runner.store import Store
@@ -77,6 +78,10 @@ class FragmentWork:
         rows: how many rows need work, by the plan.
         folder: where the fragment's finished work is staged.
         offsets: the rows, where the plan had to look them up and they are few; otherwise the worker selects them.
+        first: only so many of the selected rows, the first.
+        known: what is known of the rows of a file of Lance's own, which has no row map.
+        due: rows to compute whatever made them.
+        changed: rows whose inputs changed since they were computed, as far as that is known.
         span: positions among the selected rows, where a large fragment is split.
         has_parts: whether an earlier run left parts.
         join: put the parts together instead of computing; `errors` are those of the spans.
@@ -90,12 +95,27 @@ class FragmentWork:
     rows: int
     folder: str
     offsets: Offsets | None = field(default=None, repr=False, compare=False)
+    first: int | None = None
+    known: RowMap | None = field(default=None, repr=False, compare=False)
+    due: Offsets = field(default_factory=lambda: NONE, repr=False, compare=False)
+    changed: Offsets = field(default_factory=lambda: NONE, repr=False, compare=False)
     span: tuple[int, int] | None = None
     has_parts: bool = False
     join: bool = False
     careful: bool = False
     cause: str | None = None
     errors: tuple[RowError, ...] = ()
+
+    def row_map(self, settings: Pass) -> RowMap | None:
+        """Which rows of the fragment were made by what, None where nothing is known of single rows."""
+        return self.known or self.state.row_map(settings.data_url, settings.store.storage_options)
+
+    def selected(self, rows: FragmentRows, settings: Pass, row_map: RowMap | None) -> Offsets:
+        """The rows to compute, ascending."""
+        if self.offsets is not None:
+            return self.offsets[: self.first]
+        column = settings.column(self.columns[0])
+        return select(rows, column.name, self.state, column.selection, row_map, self.due).offsets[: self.first]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from runner.backfill.offsets import NONE, Offsets, contains, minus, union
 from runner.backfill.open_pass import OpenPass
 from runner.backfill.parts import PartSaver, merged
 from runner.backfill.reader import FIRST_CHUNK_ROWS, FragmentRows, ahead, read
-from runner.backfill.selection import select
+from runner.backfill.settled import settled_keys, to_bytes
 from runner.backfill.work import Failed, FragmentWork, Pass, Progress, SpanDone, TargetColumn, WorkerEvent
 from runner.errors import RowError, RunnerError
 from runner.store import first_line
@@ -85,7 +85,7 @@ class _FragmentRun:
         self._columns = [self._settings.column(name) for name in work.columns]
         self._staging = Staging(self._settings.store, work.folder)
         self._rows = FragmentRows(opened.dataset.get_fragment(work.fragment_id))
-        self._row_map = work.state.row_map(self._settings.data_url, self._settings.store.storage_options)
+        self._row_map = work.row_map(self._settings)
         self._errors: list[RowError] = list(work.errors)
         self._newly_failed = self._bytes_read = 0
         self._errors_told = len(self._errors)
@@ -98,7 +98,7 @@ class _FragmentRun:
             if finished is not None:  # by a worker that died before it could tell
                 yield finished
                 return
-            selected = self._selected()
+            selected = self._work.selected(self._rows, self._settings, self._row_map)
             if self._work.join:
                 yield self._join(selected)
                 return
@@ -118,12 +118,6 @@ class _FragmentRun:
                 yield self._close(writers, selected, union(*self._failed))
         finally:
             self._saver.close()
-
-    def _selected(self) -> Offsets:
-        if self._work.offsets is not None:
-            return self._work.offsets
-        column = self._columns[0]
-        return select(self._rows, column.name, self._work.state, column.selection, self._row_map).offsets
 
     # -- compute
 
@@ -238,18 +232,29 @@ class _FragmentRun:
             kind, row_map = self._provenance(writer.column, selected, failed)
             size = writer.inner.close({ROWS_KEY: row_map.to_json()} if row_map else {})
             version = writer.column.spec.version
-            staged.append(StagedColumn(writer.column.name, writer.path, self._rows.physical, size, kind, version))
+            settled = self._save_settled(writer, minus(selected, failed), failed)
+            staged.append(StagedColumn(writer.column.name, writer.path, self._rows.physical, size, kind, version, settled))
         made = StagedFragment(self._work.fragment_id, len(selected) - len(failed), tuple(staged), tuple(self._errors))
         self._staging.finish(made)
         return made
+
+    def _save_settled(self, writer: _StagedWriter, made: Offsets, skipped: Offsets) -> str | None:
+        """Stage the keys of rows that are done and NULL, for when a compaction has merged this file with others."""
+        spec = writer.column.spec
+        keys = settled_keys(self._rows, spec.inputs, spec.version, writer.inner.nulls, made, skipped)
+        if keys is None:
+            return None
+        path = f"{writer.path.removesuffix('.lance')}.settled"
+        self._settings.store.put(path, to_bytes(keys))
+        return path
 
     def _provenance(self, column: TargetColumn, selected: Offsets, failed: Offsets) -> tuple[FileKind, RowMap | None]:
         """What the new file is: of one version throughout, or with a row map."""
         version = column.spec.version
         if len(selected) == self._rows.live and not len(failed):
             return "full", None
-        before = self._row_map or self._implied_map(column)
-        after = before.record(version, minus(selected, failed), failed)
+        before = self._implied_map(column) if self._row_map is None or self._work.known else self._row_map
+        after = before.without(self._work.changed).record(version, minus(selected, failed), failed)
         skipped = after.skipped.get(version, NONE)
         settled = union(after.made.get(version, NONE), skipped)
         if not contains(settled, self._rows.offsets()).all():
@@ -261,12 +266,13 @@ class _FragmentRun:
         empty = RowMap(self._rows.physical)
         tag = self._work.state.tag
         known = self._settings.versions_by_digest.get(tag.version) if tag else column.selection.attributed
-        if self._work.state.name is None or known is None:
+        if self._work.state.name is None or (known is None and self._work.known is None):
             return empty
-        if tag is not None:
+        if tag is not None and known is not None:
             return RowMap(self._rows.physical, {known: self._rows.offsets()})
         nulls = self._rows.matching(f"(`{column.name}` IS NULL)")
-        return RowMap(self._rows.physical, {known: minus(self._rows.offsets(), nulls)})
+        values = RowMap(self._rows.physical, {known: minus(self._rows.offsets(), nulls)} if known else {})
+        return values.merged(self._work.known) if self._work.known else values
 
     def _join(self, selected: Offsets) -> WorkerEvent:
         """Put a fragment's parts together in their final form."""

@@ -47,8 +47,13 @@ Inputs = Annotated[
     str | None, typer.Option(metavar="A,B", help="Columns that feed a new column's function. Default: its parameters' names.")
 ]
 Where = Annotated[str | None, typer.Option(metavar="SQL", help="Compute exactly the rows that match.")]
-Stale = Annotated[bool, typer.Option("--stale", help="Compute rows of older function versions too.")]
+Stale = Annotated[
+    bool, typer.Option("--stale", help="Compute rows of older function versions, and rows whose inputs changed, too.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Compute rows even where this version made them.")]
+OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Compute the rows that the error policy skipped, and no others.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Compute so many rows of each column at most.")]
+NumFragments = Annotated[int | None, typer.Option(metavar="N", help="Fill so many fragments at most.")]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -61,6 +66,13 @@ def backfill(
     where: Where = None,
     stale: Stale = False,
     force: Force = False,
+    only_failed: OnlyFailed = False,
+    limit: Limit = None,
+    num_fragments: NumFragments = None,
+    commit_every: Annotated[int | None, typer.Option(metavar="N", help="Publish whenever so many rows more are done.")] = None,
+    optimize_indices: Annotated[
+        bool, typer.Option("--optimize-indices", help="Have indexes on the columns cover what was recomputed.")
+    ] = False,
     cluster: Cluster = "local",
     manifest: Manifest = None,
     stack: Stack = None,
@@ -83,16 +95,17 @@ def backfill(
     with exit_codes():
         opened = open_database(database, storage_option).open_table(table)
         function = _function(udf)
+        rows = _which_rows(where, stale, force, only_failed, limit, num_fragments)
         missing = [name for name in columns if name not in opened.schema.names]
         if dry_run and missing and function is not None:
             _print_new(opened, missing, as_json)
             return
         if dry_run:
-            _print_plan(opened, columns, function, where=where, stale=stale, force=force, as_json=as_json)
+            _print_plan(opened, columns, function, as_json=as_json, **rows)
             return
         options: dict[str, Any] = {
-            "columns": columns, "where": where, "stale": stale, "force": force, "concurrency": concurrency,
-            "batch_size": batch_size, "on_error": on_error, "timeout": timeout,
+            "columns": columns, **rows, "commit_every": commit_every, "optimize_indices": optimize_indices,
+            "concurrency": concurrency, "batch_size": batch_size, "on_error": on_error, "timeout": timeout,
         }  # fmt: skip
         if missing and function is not None:
             check_where(Request(**{**options, "columns": tuple(columns)}).where, opened.to_lance())
@@ -117,13 +130,17 @@ def plan(
     where: Where = None,
     stale: Stale = False,
     force: Force = False,
+    only_failed: OnlyFailed = False,
+    limit: Limit = None,
+    num_fragments: NumFragments = None,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Show what a backfill would do now. Changes nothing."""
     with exit_codes():
         opened = open_database(database, storage_option).open_table(table)
-        _print_plan(opened, columns, _function(udf), where=where, stale=stale, force=force, as_json=as_json)
+        options = _which_rows(where, stale, force, only_failed, limit, num_fragments)
+        _print_plan(opened, columns, _function(udf), as_json=as_json, **options)
 
 
 @app.command()
@@ -145,11 +162,19 @@ def errors(
             typer.echo(f"{error.row_address}  {error.error}: {error.message}")
             if tracebacks:
                 typer.echo(error.traceback)
-        typer.echo(f'{len(found)} rows; run them again with --where "_rowaddr IN (...)"' if found else "no rows failed", err=True)
+        typer.echo(f"{len(found)} rows; run them again with --only-failed" if found else "no rows failed", err=True)
 
 
 app.command("package")(package)
 app.command("eks-token")(eks_token)
+
+
+_ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")
+
+
+def _which_rows(*given: Any) -> dict[str, Any]:
+    """The options that say which rows, by name."""
+    return dict(zip(_ROWS, given, strict=True))
 
 
 def _function(path: str | None) -> Any:
@@ -173,7 +198,7 @@ def _context(table: Table, place: Place, options: dict[str, Any]) -> AbstractCon
     if place.is_default:
         return nullcontext()
     context = place.open(table.connection)  # refuses what is wrong in any case
-    asked = {name: options[name] for name in ("columns", "udf", "where", "stale", "force")}
+    asked = {name: options[name] for name in ("columns", "udf", *_ROWS)}
     return LocalContext("inline") if table.plan(**asked).is_empty else context
 
 
@@ -195,7 +220,7 @@ def _print_plan(table: Table, columns: list[str], function: Any, *, as_json: boo
     if not as_json:
         typer.echo(made.describe())
         return
-    hidden = ("works", "staged")
+    hidden = ("works", "staged", "selected", "outdated")
     typer.echo(json.dumps({key: value for key, value in vars(made).items() if key not in hidden}))
 
 

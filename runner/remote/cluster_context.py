@@ -14,12 +14,13 @@ from runner.context import Context
 from runner.environments.environment import Environment
 from runner.errors import BadInput, RunnerError
 from runner.exit_mode import ExitMode
+from runner.layering import resolve_layers
 from runner.packages.package import this_python
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.remote.places import Place
 from runner.remote.remote_job import RemoteJob
 from runner.store import secret_options
-from runner.targets import Request, resolve
+from runner.targets import Request, target_columns
 
 if TYPE_CHECKING:
     from runner.jobs import Handle
@@ -85,10 +86,9 @@ class ClusterContext(Context):
     def job(self, table: Table, request: Request) -> Handle:
         """A backfill that runs on the cluster; its driver is not started yet."""
         job_id = new_job_id()
-        settings = resolve(
-            request, table.to_lance(), table.name, self._store, job_id, allow_pickle=table.connection.allow_pickle
-        )  # fmt: skip
-        specs = {column.name: column.spec for column in settings.columns}
+        dataset = table.to_lance()
+        resolve_layers(request, dataset, table.name, table.connection)
+        specs = {column.name: column.spec for column in target_columns(request, dataset, table.name, self._store)}
         record = JobRecord(
             job_id=job_id,
             table=table.name,

@@ -131,7 +131,7 @@ def test_jobs_and_errors(project: Path, table: Table) -> None:
     errors = cli(project, "errors", "db", "t", "y")
     assert errors.returncode == 0
     assert errors.stdout == "3  ValueError: three is not possible\n"
-    assert "_rowaddr IN" in errors.stderr
+    assert "--only-failed" in errors.stderr
     (error,) = cli_json(project, "errors", "db", "t", "y")
     assert (error["row_address"], error["error"]) == (3, "ValueError")
     assert 'raise ValueError("three' in cli(project, "errors", "db", "t", "y", "--traceback").stdout

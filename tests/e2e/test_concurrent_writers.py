@@ -49,17 +49,6 @@ def test_delete_of_some_rows(inline: Connection, gate: Gate) -> None:
     table.to_lance().validate()
 
 
-def test_update_of_some_rows(inline: Connection, gate: Gate) -> None:
-    """An update moves rows: they are written anew, without the column, at the end of the table."""
-    table = new_table(inline, gate)
-    meanwhile(table, gate, lambda: table.to_lance().update({"x": "x + 1000"}, where="x = 50 or x = 99"))
-    moved = {1050, 1099}
-    expected = {i: 2 * i for i in range(100) if i not in (50, 99)}
-    assert by_x(table, "double") == {**expected, **dict.fromkeys(moved)}
-    assert table.backfill("double").rows_done == 2
-    assert by_x(table, "double") == {**expected, **{i: 2 * i for i in moved}}
-
-
 def test_another_column_added(inline: Connection, gate: Gate) -> None:
     table = new_table(inline, gate)
     meanwhile(table, gate, lambda: table.to_lance().add_columns({"next": "x + 1"}))
@@ -93,58 +82,6 @@ def test_several_writers_at_once(inline: Connection, gate: Gate) -> None:
     assert by_x(table, "next") == {i: i + 1 for i in range(10, 110)}
     table.backfill("double")
     assert by_x(table, "double") == {i: 2 * i for i in range(10, 110)}
-
-
-def test_compaction(inline: Connection, gate: Gate) -> None:
-    table = new_table(inline, gate)
-    seen: dict[str, Any] = {}
-
-    def compact() -> None:
-        table.to_lance().optimize.compact_files()
-        seen.update(version=version(table), files=files(table.uri))
-
-    with pytest.raises(CommitConflict, match=r"fragment 0 was rewritten or removed.*run the backfill again"):
-        meanwhile(table, gate, compact)
-    assert seen["version"] > 2
-    assert version(table) == seen["version"]
-    assert files(table.uri) == seen["files"]
-    assert values(table, "double") == [None] * 100
-    assert inline.jobs("t")[0].status == "FAILED"
-    assert table.backfill("double").rows_done == 100
-    assert values(table, "double") == [2 * i for i in range(100)]
-
-
-def test_delete_of_a_whole_fragment(inline: Connection, gate: Gate) -> None:
-    """It takes a fragment away, which cannot be rebased; what the other fragments staged is kept."""
-    table = new_table(inline, gate)
-    with pytest.raises(CommitConflict, match="fragment 1 was rewritten or removed"):
-        meanwhile(table, gate, lambda: table.to_lance().delete("x >= 30 and x < 60"))
-    assert version(table) == 3
-    result = table.backfill("double")
-    assert (result.rows_done, result.rows_resumed) == (70, 70)
-    assert by_x(table, "double") == {i: 2 * i for i in range(100) if not 30 <= i < 60}
-
-
-def test_inputs_replaced_in_place(inline: Connection, gate: Gate) -> None:
-    """The values were computed from inputs that are no more: they must not be published."""
-    table = make_table(inline, 20)
-
-    @udf(version="1")
-    def plus(x: int) -> int:
-        return x + 1
-
-    @udf(version="2")
-    def minus(x: int) -> int:
-        return x - 1
-
-    table.add_columns({"y": plus})
-    table.backfill("y")
-    table.add_columns({"double": (gated(gate, at=1), ["y"])})
-    with pytest.raises(CommitConflict, match="inputs of fragment 0 changed"):
-        meanwhile(table, gate, lambda: table.backfill("y", udf=minus, stale=True))
-    assert values(table, "double") == [None] * 20
-    table.backfill("double")
-    assert values(table, "double") == [2 * (i - 1) for i in range(20)]
 
 
 def test_column_dropped(inline: Connection, gate: Gate) -> None:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from runner import connect, udf
-from runner.backfill.plan import BackfillPlan, tasks
+from runner.backfill.plan import BackfillPlan
 from runner.backfill.selection import ColumnState
+from runner.backfill.tasks import tasks
 from runner.backfill.work import FragmentWork
 from runner.table import Table
 

@@ -44,7 +44,7 @@ def test_a_result_prints_as_its_figures() -> None:
 def test_what_happened_to_some_rows_is_told_where_it_did() -> None:
     lines = dict(result(rows_resumed=200_000, rows_skipped=1_001, rows_stale=7).lines())
     assert lines["rows done"] == "1,200,000 at 250,000 rows/s"
-    assert lines["taken over"] == "200,000 rows of an earlier run"
+    assert lines["taken over"] == "200,000 rows computed before"
     assert lines["skipped"] == "1,001 rows left NULL by the error policy"
     assert lines["stale"] == "7 rows of an older function version (stale=True computes them)"
     assert {"taken over", "skipped", "stale"}.isdisjoint(dict(result().lines()))

@@ -1,0 +1,209 @@
+"""Take over what was staged for an earlier version of the table, for rows that moved but whose inputs are the same.
+
+A row is found again by what compactions report (see `moves`), otherwise by the hash of its inputs, with its row id where the table
+has stable ones. An address alone proves nothing: after a compaction another row has it. What is found is staged as parts
+of the new works, so that workers go on from it as from parts of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from runner.backfill.checkpoint import StagedColumn, StagedFragment, Staging, done_path
+from runner.backfill.column_file import read_row_map
+from runner.backfill.input_hash import keys_of
+from runner.backfill.moves import NOWHERE, Moves, address
+from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
+from runner.backfill.parts import merged
+from runner.backfill.plan import input_files, input_ids, staged_paths
+from runner.backfill.reader import FragmentRows
+from runner.backfill.work import FragmentWork, Pass
+
+READ_ROWS = 1 << 14
+SAVE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Former:
+    """A plan that the table outran, of this job or of one that ended early."""
+
+    dataset: Any
+    settings: Pass
+    works: tuple[FragmentWork, ...]
+
+
+class Carrier:
+    """Stages values of a former plan for the works of a new one.
+
+    Args:
+        dataset, settings: those of the new plan.
+    """
+
+    def __init__(self, former: Former, dataset: Any, settings: Pass) -> None:
+        self._former = former
+        self._dataset = dataset
+        self._settings = settings
+        names = sorted({name for column in settings.columns for name in column.spec.inputs})
+        self._inputs = names
+        self._input_ids = input_ids(dataset, names)
+        self._row_ids = bool(former.dataset.has_stable_row_ids and dataset.has_stable_row_ids)
+
+    def carry(self, works: Sequence[FragmentWork]) -> None:
+        """Stage what is still valid, as parts in the folders of works that have nothing staged yet."""
+        existing = staged_paths(self._settings.store, [*works, *self._former.works])
+        folders = {path.rsplit("/", 1)[0] for path in existing}
+        new = [work for work in works if work.folder not in folders]
+        sources = [_Source(self._former, work, existing) for work in self._former.works if work.folder in folders]
+        if not new or not sources:
+            return
+        moves = Moves(self._former.dataset, self._dataset, self._input_ids)
+        targets = [_Target(self._dataset, self._settings, work) for work in new]
+        for target in targets:
+            target.origins = moves.origins(target.rows.fragment)[target.selected]
+        wanted = np.sort(np.concatenate([target.origins for target in targets]))
+        keys: dict[bytes, int] | None = None
+        for target in targets:
+            lost = target.selected[target.origins == NOWHERE]
+            if len(lost) and not moves.is_appended(target.rows.fragment):
+                if keys is None:
+                    keys = self._keys_of_lost(sources, wanted)
+                self._find(target, lost, keys)
+            self._fill(target, sources)
+
+    def _keys_of_lost(self, sources: Sequence[_Source], wanted: npt.NDArray[np.uint64]) -> dict[bytes, int]:
+        """Key to old address of staged rows that are not known to be anywhere now."""
+        found: dict[bytes, int] = {}
+        live = {fragment.fragment_id: fragment for fragment in self._dataset.get_fragments()}
+        for source in sources:
+            known = np.isin(address(source.work.fragment_id, source.selected), wanted)
+            rows = source.selected[~known]
+            now = live.get(source.work.fragment_id)
+            if now is not None and self._has_same_inputs(source.rows.fragment, now):  # these are where they were
+                rows = minus(rows, FragmentRows(now).offsets())
+            if len(rows):
+                keys = keys_of(source.rows, self._inputs, rows, row_ids=self._row_ids)
+                found.update(zip(keys, address(source.work.fragment_id, rows).tolist(), strict=True))
+        return found
+
+    def _has_same_inputs(self, old: Any, new: Any) -> bool:
+        return set(input_files(old.metadata, self._input_ids)) == set(input_files(new.metadata, self._input_ids))
+
+    def _find(self, target: _Target, lost: Offsets, keys: dict[bytes, int]) -> None:
+        """Set the origins of rows that have the inputs of a staged row."""
+        if not keys:
+            return
+        found = [keys.get(key, int(NOWHERE)) for key in keys_of(target.rows, self._inputs, lost, row_ids=self._row_ids)]
+        target.origins = target.origins.copy()
+        target.origins[np.searchsorted(target.selected, lost)] = np.array(found, np.uint64)
+
+    def _fill(self, target: _Target, sources: Sequence[_Source]) -> None:
+        """Save the parts of one work, source by source."""
+        from_fragments = np.unique(target.origins[target.origins != NOWHERE] >> np.uint64(32))
+        order = np.argsort(target.origins, kind="stable")
+        origins = target.origins[order]
+        saver = _Saver(Staging(self._settings.store, target.work.folder), target.work.columns)
+        for source in sources:
+            if source.work.fragment_id in from_fragments and set(target.work.columns) <= set(source.work.columns):
+                for offsets, columns in source.values():
+                    addresses = address(source.work.fragment_id, offsets)
+                    first, end = np.searchsorted(origins, [addresses[0], addresses[-1] + np.uint64(1)])
+                    inside = np.flatnonzero(np.isin(origins[first:end], addresses)) + first
+                    at = pa.array(np.searchsorted(addresses, origins[inside]))
+                    saver.add(target.selected[order[inside]], [columns[name].take(at) for name in target.work.columns])
+        saver.flush()
+
+
+class _Target:
+    """A new work with nothing staged.
+
+    Attributes:
+        origins: for each selected row its old address, or `NOWHERE`.
+    """
+
+    def __init__(self, dataset: Any, settings: Pass, work: FragmentWork) -> None:
+        self.work = work
+        self.rows = FragmentRows(dataset.get_fragment(work.fragment_id))
+        self.selected = _selected(work, self.rows, settings)
+        self.origins: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
+
+
+class _Source:
+    """An old work that has something staged."""
+
+    def __init__(self, former: Former, work: FragmentWork, existing: set[str]) -> None:
+        self.work = work
+        self._settings = former.settings
+        self._staging = Staging(former.settings.store, work.folder)
+        self._done = self._staging.finished(former.settings.policy) if done_path(work.folder) in existing else None
+        self.rows = FragmentRows(former.dataset.get_fragment(work.fragment_id))
+        selected = _selected(work, self.rows, former.settings)
+        self.selected = self._good(self._done, selected) if self._done else intersection(selected, self._staging.covered())
+
+    def values(self) -> Iterator[tuple[Offsets, dict[str, Any]]]:
+        """Staged rows in ascending order, and their values by column."""
+        if self._done is None:
+            yield from merged(self._staging)
+            return
+        readers = {column.column: self._batches(column) for column in self._done.columns}
+        start = 0
+        for arrays in zip(*readers.values(), strict=True):
+            offsets = np.arange(start, start + len(arrays[0]), dtype=np.uint32)
+            inside = np.flatnonzero(contains(self.selected, offsets))
+            start += len(arrays[0])
+            if len(inside):
+                yield offsets[inside], {name: array.take(pa.array(inside)) for name, array in zip(readers, arrays, strict=True)}
+
+    def _batches(self, column: StagedColumn) -> Iterator[Any]:
+        from lance.file import LanceFileReader
+
+        options = dict(self._settings.store.storage_options)
+        reader = LanceFileReader(self._settings.store.url(column.path), storage_options=options)
+        for batch in reader.read_all(batch_size=READ_ROWS).to_batches():
+            yield batch.column(0)
+
+    def _good(self, done: StagedFragment, selected: Offsets) -> Offsets:
+        """The selected rows that were not skipped."""
+        for column in done.columns:
+            if column.kind != "full":
+                row_map = read_row_map(self._settings.store.url(column.path), self._settings.store.storage_options)
+                selected = minus(selected, union(*row_map.skipped.values()) if row_map else NONE)
+        return selected
+
+
+class _Saver:
+    """Gathers rows of a work, in any order, and saves them as parts of a bounded size, each in order."""
+
+    def __init__(self, staging: Staging, names: Sequence[str]) -> None:
+        self._staging = staging
+        self._names = names
+        self._offsets: list[Offsets] = []
+        self._columns: list[list[Any]] = []
+        self._bytes = 0
+
+    def add(self, offsets: Offsets, columns: list[Any]) -> None:
+        if not len(offsets):
+            return
+        self._offsets.append(offsets)
+        self._columns.append(columns)
+        self._bytes += sum(array.nbytes for array in columns)
+        if self._bytes >= SAVE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._offsets:
+            return
+        offsets = np.concatenate(self._offsets)
+        order = np.argsort(offsets)
+        whole = [pa.concat_arrays(arrays).take(pa.array(order)) for arrays in zip(*self._columns, strict=True)]
+        self._staging.save_part(offsets[order], whole, self._names)
+        self._offsets, self._columns, self._bytes = [], [], 0
+
+
+def _selected(work: FragmentWork, rows: FragmentRows, settings: Pass) -> Offsets:
+    return work.selected(rows, settings, work.row_map(settings))
