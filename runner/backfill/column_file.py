@@ -23,6 +23,7 @@ import pyarrow as pa
 from runner.backfill.offsets import NONE, Offsets, minus, union
 
 ROWS_KEY = "infill:rows"
+OTHER_INPUTS = ""  # stands for a version in a row map: the row was made from inputs that it does not have any more
 WINDOW_ROWS = 1 << 14
 
 FileKind = Literal["full", "skip", "map"]

@@ -43,6 +43,7 @@ class Moves:
     """
 
     def __init__(self, old: Any, new: Any, field_ids: set[int]) -> None:
+        self._old = old
         self._new = new
         self._field_ids = field_ids
         self._known = {f.fragment_id: _Known(self._inputs(f.metadata), None) for f in old.get_fragments()}
@@ -62,18 +63,19 @@ class Moves:
 
         operation = read_operation(self._new, version)
         if isinstance(operation, lance.LanceOperation.Rewrite):
-            before = self._new.checkout_version(version - 1)
             for group in operation.groups:
-                self._merge(before, group)
+                self._merge(version - 1, group)
         elif isinstance(operation, lance.LanceOperation.Append):
             self.appended.update(str(file.path) for meta in operation.fragments for file in meta.files)
         elif isinstance(operation, (lance.LanceOperation.Overwrite, lance.LanceOperation.Restore)):
             self._known.clear()
 
-    def _merge(self, before: Any, group: Any) -> None:
+    def _merge(self, version: int, group: Any) -> None:
         parts = []
         for meta in group.old_fragments:
-            fragment = before.get_fragment(meta.id)
+            fragment = self._fragment(version, meta)
+            if fragment is None:
+                return
             parts.append(self._origins(fragment.metadata)[FragmentRows(fragment).offsets()])
         joined = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         new = list(group.new_fragments)
@@ -83,6 +85,16 @@ class Moves:
         for meta in new:
             self._known[meta.id] = _Known(self._inputs(meta), joined[start : start + meta.physical_rows])
             start += meta.physical_rows
+
+    def _fragment(self, version: int, meta: Any) -> Any:
+        """A fragment with its live rows as they were; None where they cannot be had any more."""
+        known = self._old.get_fragment(meta.id)
+        if known is not None and known.metadata.num_deletions == meta.num_deletions:  # deleted rows only ever get more
+            return known
+        try:
+            return self._new.checkout_version(version).get_fragment(meta.id)
+        except OSError:
+            return None
 
     def _origins(self, meta: Any) -> Addresses:
         known = self._known.get(meta.id)

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from runner.backfill.blobs import has_blobs, read_with_blobs
 from runner.backfill.checkpoint import StagedColumn, StagedFragment, Staging
-from runner.backfill.column_file import ROWS_KEY, ColumnWriter, FileKind, RowMap
+from runner.backfill.column_file import OTHER_INPUTS, ROWS_KEY, ColumnWriter, FileKind, RowMap
 from runner.backfill.failures import Failure, WorkerDied, WrongOutput
 from runner.backfill.flight import Applies, Flight, Results
-from runner.backfill.offsets import NONE, Offsets, contains, minus, union
+from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.open_pass import OpenPass
 from runner.backfill.parts import PartSaver, merged
 from runner.backfill.reader import FIRST_CHUNK_ROWS, FragmentRows, ahead, read
@@ -254,7 +254,8 @@ class _FragmentRun:
         if len(selected) == self._rows.live and not len(failed):
             return "full", None
         before = self._implied_map(column) if self._row_map is None or self._work.known else self._row_map
-        after = before.without(self._work.changed).record(version, minus(selected, failed), failed)
+        changed = intersection(before.rows(), self._work.changed)
+        after = before.record(OTHER_INPUTS, changed, NONE).record(version, minus(selected, failed), failed)
         skipped = after.skipped.get(version, NONE)
         settled = union(after.made.get(version, NONE), skipped)
         if not contains(settled, self._rows.offsets()).all():
