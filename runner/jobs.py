@@ -20,7 +20,7 @@ from runner.backfill.work import Pass
 from runner.errors import BackfillFailed, CommitConflict, JobCancelled, RowError, RunnerError
 from runner.indexes import cover, uncovered
 from runner.layer import JobParts, Layer, Outcome, dead_formers
-from runner.layering import changed_before, fed_from, resolve_layers
+from runner.layering import changed_before, resolve_layers
 from runner.lease import column_leases
 from runner.read_tags import ReadTags
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
@@ -171,14 +171,15 @@ class _Run:
     def _run(self, recorded: ExitStack) -> BackfillResult:
         began = time.monotonic()
         with self._timed("plan"):
-            layers = resolve_layers(self._request, self._table.to_lance(), self._table.name, self._table.connection)
+            dataset = self._table.to_lance()
+            layers, self._request, feeds = resolve_layers(self._request, dataset, self._table.name, self._table.connection)
         self._outlast_the_storage()
         with column_leases(self._store, self._table.name, self._request.columns, self._job_id, self._queue()):
             dataset = self._table.to_lance()  # again: who held the lease before may just have committed
             tags = ReadTags(self._store, dataset, self._table.name, self._job_id)
             is_kept = False
             try:
-                self._fill(layers, dataset, tags, recorded)
+                self._fill(layers, feeds, dataset, tags, recorded)
             except CommitConflict:
                 is_kept = True
                 raise
@@ -189,7 +190,9 @@ class _Run:
             self._meter.phase = "done"
             return self._result(began)
 
-    def _fill(self, layers: Sequence[Sequence[str]], dataset: Any, tags: ReadTags, recorded: ExitStack) -> None:
+    def _fill(
+        self, layers: Sequence[Sequence[str]], feeds: frozenset[str], dataset: Any, tags: ReadTags, recorded: ExitStack
+    ) -> None:
         """One layer after the other, each from what the one before published."""
         job = JobParts(
             self._job_id, self._table, self._request, self._meter, tags, self._compute, self._timed,
@@ -200,7 +203,6 @@ class _Run:
             formers = dead_formers(self._table, self._request, layers, dead)
             changed = changed_before(self._table, self._request, dataset, layers[1:])
         for index, (columns, former) in enumerate(zip(layers, formers, strict=True)):
-            feeds = fed_from(self._table, self._request, dataset, layers[index + 1 :])
             Layer(job, columns, index, self._outcome, changed, feeds).run(former)
         tags.collect(dead)
 

@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from runner.table import Table
 
 
-def resolve_layers(request: Request, dataset: Any, table: str, connection: Connection) -> list[tuple[str, ...]]:
+def resolve_layers(
+    request: Request, dataset: Any, table: str, connection: Connection
+) -> tuple[list[tuple[str, ...]], Request, frozenset[str]]:
     """The columns of a request in layers, each fed by those before it only. Everything that was asked for is checked.
+
+    Returns:
+        The layers; the request with its functions resolved, so that this is done once; all columns that feed any of them.
 
     Raises:
         BadInput: the columns feed each other in a circle, or what `resolve` raises.
     """
-    columns = target_columns(request, dataset, table, connection.store)
-    layers = in_layers({column.name: column.spec.inputs for column in columns})
+    specs = {column.name: column.spec for column in target_columns(request, dataset, table, connection.store)}
+    layers = in_layers({name: spec.inputs for name, spec in specs.items()})
+    resolved = replace(request, udf=None, specs=specs, adopts=request.has_function)
     for layer in layers:
-        resolve(request, dataset, table, connection.store, "check", allow_pickle=connection.allow_pickle, columns=layer)
-    return layers
+        resolve(resolved, dataset, table, connection.store, "check", allow_pickle=connection.allow_pickle, columns=layer)
+    return layers, resolved, frozenset(name for spec in specs.values() for name in spec.inputs)
 
 
 def in_layers(inputs: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
@@ -57,15 +63,6 @@ def circle(inputs: Mapping[str, Sequence[str]]) -> str:
         seen.append(fed_by)
 
 
-def fed_from(table: Table, request: Request, dataset: Any, layers: Sequence[Sequence[str]]) -> frozenset[str]:
-    """The input columns of some layers."""
-    if not layers:
-        return frozenset()
-    wanted = {name for layer in layers for name in layer}
-    columns = target_columns(request, dataset, table.name, table.connection.store)
-    return frozenset(name for column in columns if column.name in wanted for name in column.spec.inputs)
-
-
 def changed_before(
     table: Table, request: Request, dataset: Any, layers: Sequence[Sequence[str]]
 ) -> dict[tuple[str, int, str], Offsets | None]:
@@ -79,7 +76,7 @@ def changed_before(
 def plan_only(table: Table, request: Request) -> BackfillPlan:
     """The plan of a request, without running it."""
     dataset = table.to_lance()
-    layers = resolve_layers(request, dataset, table.name, table.connection)
+    layers, request, _ = resolve_layers(request, dataset, table.name, table.connection)
     computed: dict[str, dict[int, Offsets]] = {}
     plans = []
     for index, layer in enumerate(layers):

@@ -151,6 +151,8 @@ class ExclusiveLease:
     def _take(self) -> None:
         while True:
             number, holder = self._latest()
+            if holder and holder.get("lease") == self._id:
+                return  # we created it, and the answer was lost
             if holder and is_alive(holder) and not self._is_left_behind(holder):
                 self._busy(holder)
                 continue

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from runner.backfill.checkpoint import StagedColumn, StagedFragment, Staging, done_path
 from runner.backfill.column_file import read_row_map
-from runner.backfill.input_hash import keys_of
+from runner.backfill.input_hash import KEY_TYPE, Keys, find, keys_of
 from runner.backfill.moves import NOWHERE, Moves, address
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.parts import merged
@@ -67,7 +67,7 @@ class Carrier:
         for target in targets:
             target.origins = moves.origins(target.rows.fragment)[target.selected]
         wanted = np.sort(np.concatenate([target.origins for target in targets]))
-        keys: dict[bytes, int] | None = None
+        keys: _Lost | None = None
         for target in targets:
             lost = target.selected[target.origins == NOWHERE]
             if len(lost) and not moves.is_appended(target.rows.fragment):
@@ -76,9 +76,9 @@ class Carrier:
                 self._find(target, lost, keys)
             self._fill(target, sources)
 
-    def _keys_of_lost(self, sources: Sequence[_Source], wanted: npt.NDArray[np.uint64]) -> dict[bytes, int]:
-        """Key to old address of staged rows that are not known to be anywhere now."""
-        found: dict[bytes, int] = {}
+    def _keys_of_lost(self, sources: Sequence[_Source], wanted: npt.NDArray[np.uint64]) -> _Lost:
+        """Staged rows that are not known to be anywhere now."""
+        keys, addresses = [np.empty(0, KEY_TYPE)], [np.empty(0, np.uint64)]
         live = {fragment.fragment_id: fragment for fragment in self._dataset.get_fragments()}
         for source in sources:
             known = np.isin(address(source.work.fragment_id, source.selected), wanted)
@@ -87,20 +87,22 @@ class Carrier:
             if now is not None and self._has_same_inputs(source.rows.fragment, now):  # these are where they were
                 rows = minus(rows, FragmentRows(now).offsets())
             if len(rows):
-                keys = keys_of(source.rows, self._inputs, rows, row_ids=self._row_ids)
-                found.update(zip(keys, address(source.work.fragment_id, rows).tolist(), strict=True))
-        return found
+                keys.append(keys_of(source.rows, self._inputs, rows, row_ids=self._row_ids))
+                addresses.append(address(source.work.fragment_id, rows))
+        found = np.concatenate(keys)
+        order = np.argsort(found, kind="stable")
+        return _Lost(found[order], np.concatenate(addresses)[order])
 
     def _has_same_inputs(self, old: Any, new: Any) -> bool:
         return set(input_files(old.metadata, self._input_ids)) == set(input_files(new.metadata, self._input_ids))
 
-    def _find(self, target: _Target, lost: Offsets, keys: dict[bytes, int]) -> None:
+    def _find(self, target: _Target, lost: Offsets, staged: _Lost) -> None:
         """Set the origins of rows that have the inputs of a staged row."""
-        if not keys:
+        if not len(staged.keys):
             return
-        found = [keys.get(key, int(NOWHERE)) for key in keys_of(target.rows, self._inputs, lost, row_ids=self._row_ids)]
+        at = find(staged.keys, keys_of(target.rows, self._inputs, lost, row_ids=self._row_ids))
         target.origins = target.origins.copy()
-        target.origins[np.searchsorted(target.selected, lost)] = np.array(found, np.uint64)
+        target.origins[np.searchsorted(target.selected, lost)] = np.where(at < 0, NOWHERE, staged.addresses[at])
 
     def _fill(self, target: _Target, sources: Sequence[_Source]) -> None:
         """Save the parts of one work, source by source."""
@@ -117,6 +119,14 @@ class Carrier:
                     at = pa.array(np.searchsorted(addresses, origins[inside]))
                     saver.add(target.selected[order[inside]], [columns[name].take(at) for name in target.work.columns])
         saver.flush()
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Keys of rows, sorted, and the rows' old addresses."""
+
+    keys: Keys
+    addresses: npt.NDArray[np.uint64]
 
 
 class _Target:

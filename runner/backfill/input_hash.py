@@ -7,34 +7,46 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from runner.backfill.offsets import Offsets
 from runner.backfill.reader import FragmentRows, read
 
 KEY_BYTES = 16
+KEY_TYPE = np.dtype(f"S{KEY_BYTES}")  # numpy drops zeros at the end; keys are all of one length, so none become equal by it
+
+Keys = npt.NDArray[np.bytes_]
 
 _NULL, _VALUE = b"\x00", b"\x01"
 
 
-def row_keys(arrays: Sequence[Any]) -> list[bytes]:
+def row_keys(arrays: Sequence[Any]) -> Keys:
     """A key of 16 bytes for each row of some arrays of the same length. Equal rows have equal keys, whatever lies around them."""
     cells = [_cells(array) for array in arrays]
     count = len(arrays[0]) if arrays else 0
-    return [_digest([cell(row) for cell in cells]) for row in range(count)]
+    return np.array([_digest([cell(row) for cell in cells]) for row in range(count)], KEY_TYPE)
 
 
-def keys_of(rows: FragmentRows, inputs: Sequence[str], offsets: Offsets, *, row_ids: bool = False) -> list[bytes]:
+def keys_of(rows: FragmentRows, inputs: Sequence[str], offsets: Offsets, *, row_ids: bool = False) -> Keys:
     """The keys of chosen rows of a fragment.
 
     Args:
         row_ids: whether a row's stable id is part of its key, so that it is found again only as itself.
     """
-    found: list[bytes] = []
+    found = [np.empty(0, KEY_TYPE)]
     for at, batch in read(rows, list(dict.fromkeys(inputs)), offsets):
         ids = [rows.row_ids()[rows.positions(at)]] if row_ids else []
-        found += row_keys([*(batch.column(name) for name in inputs), *map(pa.array, ids)])
-    return found
+        found.append(row_keys([*(batch.column(name) for name in inputs), *map(pa.array, ids)]))
+    return np.concatenate(found)
+
+
+def find(keys: Keys, asked: Keys) -> npt.NDArray[np.int64]:
+    """Positions of keys among sorted `keys`, -1 for one that is not there."""
+    if not len(keys):
+        return np.full(len(asked), -1)
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[at] == asked, at, -1)
 
 
 def _digest(cells: Sequence[bytes | None]) -> bytes:

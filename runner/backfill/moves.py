@@ -6,6 +6,7 @@ this cannot be had from the transactions (cleaned away, or not readable), a row'
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,10 +110,41 @@ class Moves:
 def read_operation(dataset: Any, version: int) -> Any:
     """What was committed as a version; None where that is not known: it was cleaned up, or pylance cannot describe it."""
     try:
-        transaction = dataset.read_transaction(version)
-    except (OSError, ValueError, TypeError):  # TypeError: pylance 14 on a compaction that rewrote an index
+        try:
+            transaction = dataset.read_transaction(version)
+        except TypeError:
+            with _RewrittenIndexes():
+                transaction = dataset.read_transaction(version)
+    except (OSError, ValueError, TypeError):
         return None
     return transaction.operation if transaction is not None else None
+
+
+class _RewrittenIndexes:
+    """Within the block pylance can describe a compaction that rewrote an index.
+
+    pylance 14 makes its own class of such an index with fewer arguments than the class takes. What is said of indexes is not used.
+    """
+
+    _lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        import lance
+
+        self._lock.acquire()
+        self._original: Any = lance.LanceOperation.RewrittenIndex
+        lance.LanceOperation.RewrittenIndex = _AnyIndex  # type: ignore[assignment, misc]
+
+    def __exit__(self, *_: object) -> None:
+        import lance
+
+        lance.LanceOperation.RewrittenIndex = self._original  # type: ignore[misc]
+        self._lock.release()
+
+
+class _AnyIndex:
+    def __init__(self, *_: Any) -> None:
+        pass
 
 
 def has_updates(dataset: Any, since: int) -> bool:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from runner.backfill.column_file import RowMap
-from runner.backfill.input_hash import KEY_BYTES, keys_of
+from runner.backfill.input_hash import KEY_BYTES, KEY_TYPE, Keys, find, keys_of
 from runner.backfill.offsets import Offsets, intersection
 from runner.backfill.reader import FragmentRows
 from runner.store import Store
@@ -26,12 +28,6 @@ FOLDER = "settled"
 MAX_OBJECTS = 16  # of a column, before they become one
 
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("version", pa.string()), ("skipped", pa.bool_())])
-
-
-def table_of(keys: Sequence[bytes], version: str, skipped: Sequence[bool]) -> pa.Table:
-    """What is kept of some rows; equal keys once."""
-    found = dict(zip(keys, skipped, strict=True))
-    return pa.table([list(found), [version] * len(found), list(found.values())], schema=SCHEMA)
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -53,24 +49,24 @@ class SettledRows:
         self._inputs = tuple(inputs)
         self._column = column
         self._folder = f"{FOLDER}/{urllib.parse.quote(table, safe='')}/{urllib.parse.quote(column, safe='')}"
-        self._known: dict[bytes, tuple[str, bool]] | None = None
+        self._known: _Known | None = None
 
     def row_map(self, rows: FragmentRows) -> RowMap | None:
         """Which NULLs of a fragment's column are done, None where nothing is known of any. Reads their inputs."""
-        if not self._keys():
+        known = self._load_known()
+        if not len(known.keys):
             return None
         nulls = rows.matching(f"(`{self._column}` IS NULL)")
-        found = [self._keys().get(key) for key in keys_of(rows, self._inputs, nulls)]
-        made: dict[str, list[int]] = {}
-        skipped: dict[str, list[int]] = {}
-        for offset, of in zip(nulls.tolist(), found, strict=True):
-            if of is not None:
-                (skipped if of[1] else made).setdefault(of[0], []).append(offset)
+        at = find(known.keys, keys_of(rows, self._inputs, nulls))
+        nulls, at = nulls[at >= 0], at[at >= 0]
 
-        def packed(sets: dict[str, list[int]]) -> dict[str, Offsets]:
-            return {version: np.array(offsets, np.uint32) for version, offsets in sets.items()}
+        def of(is_skipped: bool) -> dict[str, Offsets]:
+            chosen = known.skipped[at] == is_skipped
+            versions = known.versions[at]
+            sets = {str(version): nulls[chosen & (versions == version)] for version in np.unique(versions)}
+            return {version: offsets for version, offsets in sets.items() if len(offsets)}
 
-        return RowMap(rows.physical, packed(made), packed(skipped)) if made or skipped else None
+        return RowMap(rows.physical, of(False), of(True)) if len(nulls) else None
 
     def add(self, tables: Iterable[Any]) -> None:
         """Keep more rows. Only the holder of the column's lease adds."""
@@ -79,28 +75,43 @@ class SettledRows:
             return
         old = [path for path, _ in self._store.objects(self._folder)]
         merged = old if len(old) >= MAX_OBJECTS else []
-        whole = pa.concat_tables([*self._load(merged), whole])
-        newest = {row["key"]: row for row in whole.to_pylist()} if merged else None
-        table = pa.Table.from_pylist(list(newest.values()), SCHEMA) if newest is not None else whole
+        table = _newest(pa.concat_tables([*self._load(merged), whole]))
         order = max((int(path.rsplit("/", 1)[1].split("-")[0]) for path in old), default=0) + 1
         self._store.put(f"{self._folder}/{order:08d}-{uuid.uuid4().hex}.arrow", to_bytes(table))
         self._store.delete(merged)
         self._known = None
 
-    def _keys(self) -> dict[bytes, tuple[str, bool]]:
+    def _load_known(self) -> _Known:
         if self._known is None:
             paths = sorted(path for path, _ in self._store.objects(self._folder))
-            columns = [table.to_pydict() for table in self._load(paths)]
-            self._known = {
-                key: (version, skipped)
-                for rows in columns
-                for key, version, skipped in zip(rows["key"], rows["version"], rows["skipped"], strict=True)
-            }
+            table = _newest(pa.concat_tables([SCHEMA.empty_table(), *self._load(paths)]))
+            versions = table.column("version").to_numpy(zero_copy_only=False).astype(str)
+            self._known = _Known(_keys(table), versions, table.column("skipped").to_numpy(zero_copy_only=False).astype(bool))
         return self._known
 
     def _load(self, paths: Iterable[str]) -> list[Any]:
         loaded = [self._store.get(path) for path in paths]
         return [from_bytes(data) for data in loaded if data is not None]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Sorted keys, each once, and of each the function's version and whether the row was skipped."""
+
+    keys: Keys
+    versions: npt.NDArray[np.str_]
+    skipped: npt.NDArray[np.bool_]
+
+
+def _keys(table: Any) -> Keys:
+    return np.frombuffer(b"".join(table.column("key").to_pylist()), KEY_TYPE)
+
+
+def _newest(table: Any) -> Any:
+    """Sorted by key, the last row of each key only."""
+    keys = _keys(table)
+    _, first_from_end = np.unique(keys[::-1], return_index=True)
+    return table.take(pa.array(len(keys) - 1 - first_from_end))
 
 
 def settled_keys(
@@ -110,5 +121,5 @@ def settled_keys(
     done = intersection(nulls, np.union1d(made, skipped).astype(np.uint32))
     if not len(done):
         return None
-    is_skipped = np.isin(done, skipped)
-    return table_of(keys_of(rows, inputs, done), version, is_skipped.tolist())
+    keys = [key.ljust(KEY_BYTES, b"\0") for key in keys_of(rows, inputs, done).tolist()]
+    return _newest(pa.table([keys, [version] * len(done), np.isin(done, skipped)], schema=SCHEMA))

@@ -20,7 +20,7 @@ from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.remote.places import Place
 from runner.remote.remote_job import RemoteJob
 from runner.store import secret_options
-from runner.targets import Request, target_columns
+from runner.targets import Request
 
 if TYPE_CHECKING:
     from runner.jobs import Handle
@@ -87,8 +87,8 @@ class ClusterContext(Context):
         """A backfill that runs on the cluster; its driver is not started yet."""
         job_id = new_job_id()
         dataset = table.to_lance()
-        resolve_layers(request, dataset, table.name, table.connection)
-        specs = {column.name: column.spec for column in target_columns(request, dataset, table.name, self._store)}
+        _, resolved, _ = resolve_layers(request, dataset, table.name, table.connection)
+        specs = resolved.specs or {}
         record = JobRecord(
             job_id=job_id,
             table=table.name,
