@@ -1,7 +1,10 @@
-"""`python -m bench.packages`: what it takes to package a workspace and site-packages, beside Ray's own working_dir.
+"""`python -m bench.packages`: what it takes to package a workspace and site-packages, beside Ray's own working_dir and Geneva.
 
 Writes bench/PACKAGES.md. Every measurement is a fresh process; imports are not counted, and Ray's upload to its head node is
 not either. The store is a folder on the same disk. Needs 8 GB of disk for a while.
+
+Geneva packs a workspace when a manifest is defined. Of site-packages it packs those of its own environment and no others, so it has
+no row there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.envs import pinned, python_of
+
 ROUNDS = 3
 FILES, FILE_BYTES = 10_000, 20_000
 SITE_BYTES = 1_500_000_000
@@ -32,7 +37,7 @@ def main() -> None:
         taken = _site(folder / "site")
         found: dict[str, list[dict[str, Any]]] = {}
         for number in range(ROUNDS):
-            for tool in ("ours", "ray"):
+            for tool in ("ours", "ray", "geneva"):
                 _round(tool, "workspace", folder, number, found)
         _round("ours", "site", folder, 0, found)
         _round("ray", "site", folder, 0, found)
@@ -43,7 +48,7 @@ def main() -> None:
 
 def _round(tool: str, what: str, folder: Path, number: int, found: dict[str, list[dict[str, Any]]]) -> None:
     """First, unchanged, edited: one after the other, from nothing."""
-    for left in ("cache", "db", "ray"):
+    for left in ("cache", "db", "ray", "geneva"):
         shutil.rmtree(folder / left, ignore_errors=True)
     for case in CASES:
         if case == "one file edited":
@@ -52,6 +57,9 @@ def _round(tool: str, what: str, folder: Path, number: int, found: dict[str, lis
             file.unlink()  # of site-packages it is a hard link
             file.write_bytes(content + f"# {tool} {number}\n".encode())
         command = [sys.executable, "-m", "bench.packages", tool, what, str(folder)]
+        if tool == "geneva":
+            script = Path(__file__).parent / "peers" / "pack_geneva.py"
+            command = [python_of("geneva"), str(script), str(folder / what), str(folder / "geneva")]
         env = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "0"}
         done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
         measured = json.loads(done.stdout.splitlines()[-1])
@@ -123,7 +131,8 @@ def _table(found: dict[str, list[dict[str, Any]]], site_bytes: int) -> str:
         f"In one run of `python -m bench.packages` on {os.cpu_count()} cores, load of others at its end: "
         f"{os.getloadavg()[1]:.1f}. Median of {ROUNDS} for the workspace ({FILES:,} files, "
         f"{FILES * FILE_BYTES / 1e6:.0f} MB), once for site-packages ({site_bytes / 1e9:.2f} GB). Ours reads, hashes, writes "
-        "layers and sends them to a store on the same disk; Ray's hashes and writes its zip file, its upload is not counted.",
+        "layers and sends them to a store on the same disk; Ray's hashes and writes its zip file, its upload is not counted; "
+        f"Geneva {pinned('geneva', 'geneva')} writes its zip file and copies it to its database on the same disk.",
         "",
         "| what | tool | seconds | of CPU | sent MB | layers sent | peak MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",

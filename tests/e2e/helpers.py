@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,14 @@ def gated(gate: Gate, at: int = 0, function: Callable[[int], int] = lambda x: 2 
         return function(x)
 
     return udf(waiting)
+
+
+def eventually(check: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
+    """Whether something that another process is about to do is done in time."""
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def pass_gate(folder: str) -> None:

@@ -19,7 +19,7 @@ import runner
 from runner import Connection, ExitMode, Table
 from runner.errors import BackfillFailed, BadInput, JobCancelled, JobLost, RunnerError
 from runner.records import JobRecords
-from tests.e2e.helpers import Gate, by_x, calls, doubling, failing_while, gated, make_table, run, values
+from tests.e2e.helpers import Gate, by_x, calls, doubling, eventually, failing_while, gated, make_table, run, values
 from tests.e2e.ray_cluster import RayCluster, two_nodes
 
 ROOT = str(Path(__file__).parents[2])
@@ -64,7 +64,7 @@ def test_a_job_runs_on_the_cluster_and_is_on_record(db: Connection, table: Table
     assert (result.rows_done, result.version_after) == (100, result.version_before + 1)
     record = db.job(result.job_id)
     assert (record.status, record.cluster, record.executor, record.rows_done) == ("DONE", "external", "cluster", 100)
-    assert JobRecords(db.store).log(result.job_id).startswith("runner: ")
+    assert eventually(lambda: "backfill of y in t: DONE" in JobRecords(db.store).log(result.job_id))
     with db.context(cluster=address):
         assert table.backfill("y", progress=False).rows_done == 0
 
