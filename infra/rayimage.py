@@ -31,8 +31,8 @@ class RayImageArgs:
     Attributes:
         image: name that it is pushed under: ``registry/name:tag``. Whoever runs `pulumi up` is logged in there.
         context: the Dockerfile and the files that it copies: a folder, as ``manifests build`` writes it, or their texts by name, as
-            `runner.dockerfile.image_files` gives them. At most 1 MiB of text; it is kept in Pulumi's state. A secret that the
-            Dockerfile mounts is the variable of that name; its value is not kept.
+            `runner.manifests.dockerfile.image_files` gives them. At most 1 MiB of text; it is kept in Pulumi's state. A secret
+            that the Dockerfile mounts is the variable of that name; its value is not kept.
         arch: platform of the nodes: ``"amd64"`` or ``"arm64"``.
     """
 

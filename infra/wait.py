@@ -30,10 +30,11 @@ class ClusterFailed(InfraError):
     """A cluster cannot start, or did not in time; in Kubernetes' words."""
 
 
-def expected_of(spec: KubeRayClusterSpec, body: dict[str, Any]) -> Expected:
-    """What must run before a cluster serves: its head, and as many workers as its groups have at least."""
+def expected_of(spec: KubeRayClusterSpec, body: dict[str, Any], *, workers: bool = True) -> Expected:
+    """What must run before a cluster serves: its head and, with `workers`, as many of them as its groups have at least."""
     pods = {
-        group["groupName"]: group.get("minReplicas", 0) * group.get("numOfHosts", 1) for group in body["spec"]["workerGroupSpecs"]
+        group["groupName"]: group.get("minReplicas", 0) * group.get("numOfHosts", 1) * workers
+        for group in body["spec"]["workerGroupSpecs"]
     }
     return Expected(
         templates=template_hashes(body),
@@ -45,19 +46,25 @@ def expected_of(spec: KubeRayClusterSpec, body: dict[str, Any]) -> Expected:
 
 
 async def wait_ready(
-    kube: Kubernetes, spec: KubeRayClusterSpec, body: dict[str, Any], say: Callable[[str], None] = lambda _: None
+    kube: Kubernetes,
+    spec: KubeRayClusterSpec,
+    body: dict[str, Any],
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    workers: bool = True,
 ) -> None:
     """End old pods, then wait until the cluster serves.
 
     Args:
         body: the resource as it was declared.
         say: called with each new state, in a person's words.
+        workers: wait for the workers that there are at least, too.
 
     Raises:
         ClusterFailed: it cannot, with pod and reason; or it did not within ``ready_timeout_seconds``.
     """
     namespace, name = spec.namespace, body["metadata"]["name"]
-    expected, seen = expected_of(spec, body), Seen()
+    expected, seen = expected_of(spec, body, workers=workers), Seen()
     begun, said = time.monotonic(), ""
     believed_from: float | None = None
     ended = await end_old_pods(kube, namespace, name, expected, before=partial(_check_not_refused, kube, namespace, name))
@@ -80,6 +87,16 @@ async def wait_ready(
         if waited > spec.ready_timeout_seconds:
             raise _too_late(spec, name, verdict)
         await asyncio.sleep(next(pause for until, pause in PAUSES if waited < until))
+
+
+async def problem_of(kube: Kubernetes, spec: KubeRayClusterSpec, body: dict[str, Any], seen: Seen) -> str | None:
+    """Why a pod of a cluster cannot start, in Kubernetes' words; None where none is stuck.
+
+    Args:
+        seen: the same at each look.
+    """
+    snapshot = await snapshot_of(kube, spec.namespace, body["metadata"]["name"])
+    return judge(expected_of(spec, body), snapshot, seen).failure
 
 
 def _failed(namespace: str, name: str, why: str) -> ClusterFailed:

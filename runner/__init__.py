@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from runner.exit_mode import ExitMode
     from runner.functions import UDF, udf
     from runner.jobs import Job
-    from runner.manifest import Manifest
-    from runner.manifest_builder import GenevaManifest, ManifestFactory
+    from runner.manifests.builder import GenevaManifest, ManifestFactory
+    from runner.manifests.manifest import Manifest
     from runner.result import BackfillResult
     from runner.table import Table
 
@@ -36,10 +36,10 @@ _HOMES = {
     "Context": "runner.context",
     "ErrorPolicy": "runner.backfill.policy",
     "ExitMode": "runner.exit_mode",
-    "GenevaManifest": "runner.manifest_builder",
+    "GenevaManifest": "runner.manifests.builder",
     "Job": "runner.jobs",
-    "Manifest": "runner.manifest",
-    "ManifestFactory": "runner.manifest_builder",
+    "Manifest": "runner.manifests.manifest",
+    "ManifestFactory": "runner.manifests.builder",
     "Table": "runner.table",
     "UDF": "runner.functions",
     "connect": "runner.connection",

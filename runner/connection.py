@@ -17,7 +17,7 @@ from runner.table import Table
 
 if TYPE_CHECKING:
     from infra.spec import ClusterSpec
-    from runner.manifest import Manifest
+    from runner.manifests.manifest import Manifest
 
 
 def connect(
@@ -114,7 +114,7 @@ class Connection:
     @staticmethod
     def local_ray_context(manifest: Manifest | None = None) -> Context:
         """``context(cluster="local")``; on the class as well as on a connection."""
-        from runner.where import Wishes, context_of
+        from runner.context_choice import Wishes, context_of
 
         return context_of(None, "local", manifest, Wishes())
 
@@ -154,7 +154,7 @@ class Connection:
         Raises:
             BadInput: no such cluster or manifest, with the nearest names; one that cannot be used here; a wrong argument.
         """
-        from runner.where import Wishes, context_of
+        from runner.context_choice import Wishes, context_of
 
         return context_of(self, cluster, manifest, Wishes(runtime_env, on_exit, wait_timeout, reuse, time_to_live, stack))
 
@@ -171,7 +171,7 @@ class Connection:
             BadInput: the name is another than the spec's, or `spec` is no spec.
             infra.BadSpec: a spec that cannot be read back: one that was changed without its checks.
         """
-        from runner.where import HERE
+        from runner.context_choice import HERE
 
         plain = _plain_cluster(spec)
         if name in HERE:
@@ -232,7 +232,7 @@ class Connection:
             infra.BadSpec: a manifest that cannot be read back: one that was changed without its checks.
             StorageError: the database takes no packages.
         """
-        from runner.modules import upload_modules
+        from runner.manifests.modules import upload_modules
 
         plain = _plain_manifest(manifest)
         self._check_name(MANIFESTS, name, plain)
@@ -275,7 +275,7 @@ class Connection:
         return Definitions(self.store, MANIFESTS).delete(name)
 
     def _manifest(self, found: Definition) -> Manifest:
-        from runner.manifest import Manifest
+        from runner.manifests.manifest import Manifest
 
         return Manifest.parse(found.spec, self._where("manifest", found))
 
@@ -311,8 +311,8 @@ def _plain_cluster(spec: Any) -> dict[str, Any]:
 
 def _plain_manifest(manifest: Any) -> dict[str, Any]:
     """What is stored of a manifest, once it is known that it can be read back and holds no secret."""
-    from runner.manifest import Manifest
-    from runner.modules import check_modules
+    from runner.manifests.manifest import Manifest
+    from runner.manifests.modules import check_modules
 
     _check_type(manifest, Manifest, "define_manifest", "the manifest", "the builders of runner.ManifestFactory make one")
     checked = Manifest.parse(manifest.plain(), f"manifest {manifest.name!r}")

@@ -94,8 +94,7 @@ class _Hasher:
         elif isinstance(value, types.FunctionType):
             self._feed_source(value, value.__code__)
             self.feed_all([value.__defaults__, value.__kwdefaults__])
-            for cell in value.__closure__ or ():
-                self.feed(cell.cell_contents)
+            self._feed_closure(value)
             self._feed_globals(value.__code__, value.__globals__)
         else:
             self._feed_class(value)
@@ -106,7 +105,13 @@ class _Hasher:
         for member in vars(value).values():
             function = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) else None
             if isinstance(function, types.FunctionType):
+                self.feed_all(given for given in (function.__defaults__, function.__kwdefaults__) if given)
+                self._feed_closure(function)
                 self._feed_globals(function.__code__, function.__globals__)
+
+    def _feed_closure(self, function: types.FunctionType) -> None:
+        for cell in function.__closure__ or ():
+            self.feed(cell.cell_contents)
 
     def _feed_source(self, value: Any, code: types.CodeType | None) -> None:
         if code is not None and code.co_name == "<lambda>":  # its source is the whole line, which may hold several

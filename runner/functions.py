@@ -7,13 +7,13 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from runner.backfill.policy import ErrorPolicy
 from runner.errors import BadInput
+from runner.exception_names import exception_names
 from runner.fingerprint import fingerprint
-
-Kind = Literal["scalar", "arrow", "record_batch"]
+from runner.signatures import Kind, Signature, check_methods, is_coroutine, output_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class UDF:
         data_type: Arrow type of the output; a struct may be spread over several columns.
         input_columns: columns that feed the parameters, in their order; None for a record batch of all columns.
         optional: for each parameter, whether it takes None; a row with NULL in any other input gives NULL uncalled.
+        retry_on: names of the exceptions that are retried; empty for all of them.
         version: hash of code and closed-over values, or the caller's own label.
         output: name of the struct field that the column takes, where several columns come of one function.
     """
@@ -44,6 +45,9 @@ class UDF:
     batch_size: int | None = None
     on_error: ErrorPolicy = field(default_factory=ErrorPolicy)
     timeout: float | None = None
+    concurrency: int | None = None
+    rate_limit: float | None = None
+    retry_on: tuple[str, ...] = ()
     field_metadata: Mapping[str, str] = field(default_factory=dict)
     init: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     output: str | None = None
@@ -52,6 +56,16 @@ class UDF:
     @property
     def name(self) -> str:
         return str(self.func.__qualname__)
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether its calls are awaited, many at once."""
+        return is_coroutine(self.func)
+
+    @property
+    def prepares(self) -> bool:
+        """Whether ``preprocess`` gets the inputs, and ``__call__`` what it returns."""
+        return inspect.isclass(self.func) and hasattr(self.func, "preprocess")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not inspect.isclass(self.func):
@@ -110,6 +124,9 @@ def udf(
     batch_size: int | None = None,
     on_error: str | ErrorPolicy = "fail",
     timeout: float | None = None,
+    concurrency: int | None = None,
+    rate_limit: float | None = None,
+    retry_on: Any = None,
     field_metadata: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], UDF]: ...
 
@@ -127,13 +144,18 @@ def udf(
     batch_size: int | None = None,
     on_error: str | ErrorPolicy = "fail",
     timeout: float | None = None,
+    concurrency: int | None = None,
+    rate_limit: float | None = None,
+    retry_on: Any = None,
     field_metadata: Mapping[str, str] | None = None,
 ) -> UDF | Callable[[Callable[..., Any]], UDF]:
     """Declare a function that computes a column.
 
     Bare (``@udf``) on a function of annotated scalars; with options otherwise. Parameters annotated ``pa.Array`` make an Arrow
     function (arrays in, an array of the same length out), one annotated ``pa.RecordBatch`` a batch function. A class is
-    constructed once a worker and its ``__call__`` is the function.
+    constructed once a worker and its ``__call__`` is the function; its ``setup()``, if there is one, runs before the first
+    batch, and its ``preprocess`` gets the inputs in threads, batches ahead, and gives ``__call__`` what it returns. Of an
+    ``async def`` many calls run at once.
 
     Args:
         data_type: Arrow type of the output. Default: from the return annotation. A ``pa.Schema`` is a struct of its fields.
@@ -143,8 +165,12 @@ def udf(
         num_gpus: GPUs that a worker reserves; a fraction shares one. Default 0.
         memory: bytes that a worker reserves. Default: none reserved.
         batch_size: rows in a call of an Arrow or batch function. Default: adapts to bytes and to time.
-        on_error: ``"fail"``, ``"skip"``, ``"retry:N"`` or ``"retry:N,skip"``. Default ``"fail"``.
-        timeout: seconds that one call may take. Default: no limit.
+        on_error: ``"fail"``, ``"skip"``, ``"skip:100"`` or ``"skip:1%"`` (at most so many rows), any of them after
+            ``"retry:N,"``. Default ``"fail"``.
+        timeout: seconds that one call may take, ``setup`` and ``preprocess`` apart. Default: no limit.
+        concurrency: calls of a coroutine function that are in flight at once on a worker. Default 16.
+        rate_limit: calls of a coroutine function a second, over all workers of the job. Default: no limit.
+        retry_on: exceptions that ``retry:N`` retries, as classes or by name. Default: all.
         field_metadata: metadata of the column's field.
 
     Raises:
@@ -168,23 +194,29 @@ def udf(
             raise BadInput(f"version={version!r} must be a text that is not empty")
         if not all(isinstance(text, str) for pair in (field_metadata or {}).items() for text in pair):
             raise BadInput(f"field_metadata={field_metadata!r} must map texts to texts")
-        kind, annotations, optional, names = _signature(function)
-        out_type = _output_type(function, kind, data_type)
-        chosen = tuple(input_columns) if input_columns is not None else (None if kind == "record_batch" else names)
+        check_methods(function)
+        signature = Signature.of(function)
+        kind, policy = signature.kind, ErrorPolicy.parse(on_error)
+        _check_calls(function, policy, concurrency=concurrency, rate_limit=rate_limit, retry_on=retry_on)
+        out_type = output_type(function, kind, data_type)
+        chosen = tuple(input_columns) if input_columns is not None else (None if kind == "record_batch" else signature.names)
         made = UDF(
             func=function,
             kind=kind,
             data_type=out_type,
             input_columns=None,
-            optional=optional,
-            annotations=annotations,
+            optional=signature.optional,
+            annotations=signature.annotations,
             version=version or fingerprint(function, kind, str(out_type)),
             num_cpus=_positive("num_cpus", num_cpus),
             num_gpus=_positive("num_gpus", num_gpus, zero=True),
             memory=None if memory is None else _whole("memory", memory),
             batch_size=None if batch_size is None else _whole("batch_size", batch_size),
-            on_error=ErrorPolicy.parse(on_error),
+            on_error=policy,
             timeout=None if timeout is None else _positive("timeout", timeout),
+            concurrency=None if concurrency is None else _whole("concurrency", concurrency),
+            rate_limit=None if rate_limit is None else _positive("rate_limit", rate_limit),
+            retry_on=() if retry_on is None else exception_names(retry_on),
             field_metadata=dict(field_metadata or {}),
             label=version,
         )
@@ -198,61 +230,13 @@ def as_udf(value: Any) -> UDF:
     return value if isinstance(value, UDF) else udf(value)
 
 
-def _signature(function: Callable[..., Any]) -> tuple[Kind, tuple[Any, ...], tuple[bool, ...], tuple[str, ...]]:
-    import pyarrow as pa
-
-    from runner.arrow_types import split_optional
-
-    call = function.__call__ if inspect.isclass(function) else function
-    try:
-        parameters = [p for p in inspect.signature(call).parameters.values() if p.name != "self"]
-    except ValueError as exc:
-        raise BadInput(f"{function.__qualname__} does not tell its parameters; wrap it in a function of your own") from exc
-    wrong = [str(p) for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.KEYWORD_ONLY)]
-    if wrong or not parameters:
-        raise BadInput(f"{function.__qualname__}: every input is one parameter, given by position; it has {wrong or 'none'}")
-    hints = _hints(call)
-    raw = [hints.get(p.name, Any) for p in parameters]
-    pairs = [split_optional(annotation) if annotation is not Any else (Any, False) for annotation in raw]
-    annotations = tuple(pa.Array if _is_array(pair[0]) else pair[0] for pair in pairs)
-    if annotations == (pa.RecordBatch,):
-        return "record_batch", annotations, (True,), ()
-    if pa.RecordBatch in annotations:
-        raise BadInput(f"{function.__qualname__}: a function of a pa.RecordBatch takes nothing else")
-    kind: Kind = "arrow" if pa.Array in annotations else "scalar"
-    if kind == "arrow" and set(annotations) != {pa.Array}:
-        raise BadInput(f"{function.__qualname__}: annotate every parameter pa.Array, or none")
-    return kind, annotations, tuple(pair[1] for pair in pairs), tuple(p.name for p in parameters)
-
-
-def _output_type(function: Callable[..., Any], kind: Kind, data_type: Any) -> Any:
-    import pyarrow as pa
-
-    from runner.arrow_types import arrow_type
-
-    if isinstance(data_type, pa.Schema):
-        return pa.struct(list(data_type))
-    if isinstance(data_type, pa.DataType):
-        return data_type
-    if data_type is not None:
-        return arrow_type(data_type)
-    returned = _hints(function.__call__ if inspect.isclass(function) else function).get("return", Any)
-    if kind != "scalar" or returned in (Any, type(None)):
-        raise BadInput(f"{function.__qualname__}: say the type of its output, @udf(data_type=...), or annotate what it returns")
-    return arrow_type(returned)
-
-
-def _is_array(annotation: Any) -> bool:
-    import pyarrow as pa
-
-    return inspect.isclass(annotation) and issubclass(annotation, pa.Array)
-
-
-def _hints(function: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, AttributeError, SyntaxError, TypeError) as exc:
-        raise BadInput(f"{function.__qualname__}: an annotation cannot be resolved: {exc}") from exc
+def _check_calls(function: Callable[..., Any], policy: ErrorPolicy, *, retry_on: Any, **of_coroutines: Any) -> None:
+    """Refuse options that would do nothing."""
+    for name, value in of_coroutines.items():
+        if value is not None and not is_coroutine(function):
+            raise BadInput(f"{name}={value!r} is for coroutine functions (async def), which {function.__qualname__} is not")
+    if retry_on is not None and not policy.retries:
+        raise BadInput(f"retry_on={retry_on!r} retries nothing with on_error={str(policy)!r}; say how often: on_error='retry:3'")
 
 
 def _positive(name: str, value: Any, *, zero: bool = False) -> float:

@@ -241,7 +241,7 @@ class _Run:
                 self._executor = context.kind
                 executor = context.executor(settings, _shape(settings), self._request.concurrency)
             with self._timed("compute"):
-                return Driver(plan, executor, self._meter, self._cancelled, finished).run()
+                return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished).run()
 
     @contextmanager
     def _executing_context(self) -> Iterator[LocalContext]:

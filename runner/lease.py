@@ -12,9 +12,10 @@ import socket
 import threading
 import time
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, ClassVar
 
 from runner.errors import ColumnBusy, StorageError
 from runner.store import Store
@@ -119,35 +120,61 @@ class Renewed:
 class ExclusiveLease:
     """A lease that one process has at a time.
 
+    Ending it does not raise where the storage fails: what the block came to counts. The object then stays until this process
+    takes the lease again, or ends.
+
     Args:
         folder: of its objects, below ``_runner/``.
         named: what the lease says of its holder, besides host and process.
         busy: called with the living holder; returns to ask again, or raises.
     """
 
+    _held: ClassVar[set[str]] = set()
+    """Ids of those that this process holds or tries to get; what else is in its name was left behind."""
+
     def __init__(self, store: Store, folder: str, named: dict[str, Any], busy: Callable[[dict[str, Any]], None]) -> None:
         self._store, self._folder, self._busy = store, folder, busy
-        self._holder = holder_here(**named)
+        self._id = uuid.uuid4().hex
+        self._holder = holder_here(**named, lease=self._id)
         self._path = ""
 
     def __enter__(self) -> ExclusiveLease:
+        self._held.add(self._id)
+        try:
+            self._take()
+        except BaseException:
+            self._held.discard(self._id)
+            raise
+        self._renewed.start()
+        return self
+
+    def _take(self) -> None:
         while True:
             number, holder = self._latest()
-            if holder and is_alive(holder):
+            if holder and holder.get("lease") == self._id:
+                return  # we created it, and the answer was lost
+            if holder and is_alive(holder) and not self._is_left_behind(holder):
                 self._busy(holder)
                 continue
             self._path = f"{self._folder}/{number + 1:010d}.json"
             self._renewed = Renewed(self._store, self._path, self._holder)
             if self._store.create(self._path, self._renewed.content()):
-                break
-        self._renewed.start()
-        return self
+                return
 
     def __exit__(self, *_: object) -> None:
         self._renewed.stop()
         mine = self._path.rsplit("/", 1)[1]
-        older = [path for path, _ in self._store.objects(self._folder) if path.rsplit("/", 1)[1] < mine]
-        self._store.delete([*older, self._path])
+        try:
+            with suppress(StorageError):
+                older = [path for path, _ in self._store.objects(self._folder) if path.rsplit("/", 1)[1] < mine]
+                self._store.delete([*older, self._path])
+        finally:
+            self._held.discard(self._id)
+
+    def _is_left_behind(self, holder: dict[str, Any]) -> bool:
+        """Whether this process had it, and could not remove it."""
+        is_own = (holder["host"], holder["pid"]) == (self._holder["host"], self._holder["pid"])
+        return is_own and "lease" in holder and holder["lease"] not in self._held
 
     def _latest(self) -> tuple[int, dict[str, Any] | None]:
         paths = sorted(path for path, _ in self._store.objects(self._folder))

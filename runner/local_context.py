@@ -10,17 +10,17 @@ from runner import console
 from runner.backfill.executors import Executor, InlineExecutor, RayExecutor
 from runner.backfill.pool import ActorPool, Shape
 from runner.context import Context
-from runner.environment import Environment
+from runner.environments.environment import Environment
 from runner.errors import BadInput
 from runner.jobs import Job
 
 if TYPE_CHECKING:
     from runner.backfill.work import Pass
+    from runner.environments.worker_setup import WorkerSetup
     from runner.local_ray import Origin
     from runner.store import Store
     from runner.table import Table
     from runner.targets import Request
-    from runner.worker_setup import WorkerSetup
 
 Kind = Literal["inline", "local"]
 
@@ -32,7 +32,7 @@ class LocalContext(Context):
         cluster: ``"inline"`` is this process; ``"local"`` is Ray on this machine. A Ray that is already initialised in this
             process, or that RAY_ADDRESS names, is joined instead of starting one, and is never stopped.
         environment: what workers run in; default: what this process has.
-        uploads: what `runner.worker_setup.uploads` gave, where that was done before; the workers are then on other machines.
+        uploads: what `runner.environments.worker_setup.uploads` gave before; the workers are then on other machines.
         ray_init_kwargs: for a Ray that is started here.
         store: of the database, where the environment names uploads of it.
         announce: say on stderr that a local Ray starts.
@@ -122,8 +122,9 @@ class LocalContext(Context):
         return self._pools[shape]
 
     def _workers_setup(self, shape: Shape, store: Store | None) -> WorkerSetup:
-        from runner import local_ray, worker_setup
-        from runner.worker_requirements import REQUIREMENTS
+        from runner import local_ray
+        from runner.environments import worker_setup
+        from runner.environments.own_requirements import REQUIREMENTS
 
         if store is None or self._origin == "started" or (self._uploads is None and local_ray.is_this_machine_alone()):
             return worker_setup.for_this_machine(self._environment, store)

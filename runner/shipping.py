@@ -45,6 +45,9 @@ class FunctionSpec:
     batch_size: int | None = None
     on_error: str = "fail"
     timeout: float | None = None
+    concurrency: int | None = None
+    rate_limit: float | None = None
+    retry_on: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -52,7 +55,7 @@ class FunctionSpec:
     @classmethod
     def from_json(cls, text: str) -> FunctionSpec:
         raw = json.loads(text)
-        return cls(**{**raw, "inputs": tuple(raw["inputs"])})
+        return cls(**{**raw, "inputs": tuple(raw["inputs"]), "retry_on": tuple(raw.get("retry_on", ()))})
 
 
 def describe(udf: UDF, inputs: tuple[str, ...], store: Store) -> FunctionSpec:
@@ -72,6 +75,9 @@ def describe(udf: UDF, inputs: tuple[str, ...], store: Store) -> FunctionSpec:
         batch_size=udf.batch_size,
         on_error=str(udf.on_error),
         timeout=udf.timeout,
+        concurrency=udf.concurrency,
+        rate_limit=udf.rate_limit,
+        retry_on=udf.retry_on,
     )
 
 
@@ -123,12 +129,19 @@ def load(spec: FunctionSpec, store: Store, *, allow_pickle: bool) -> UDF:
     """
     udf = _load_import(spec) if spec.path else _load_pickle(spec, store, allow_pickle)
     _check_imports(udf)
-    return dataclasses.replace(udf, input_columns=spec.inputs, output=spec.output)
+    return dataclasses.replace(
+        udf,
+        input_columns=spec.inputs,
+        output=spec.output,
+        concurrency=spec.concurrency,
+        rate_limit=spec.rate_limit,
+        retry_on=spec.retry_on,
+    )
 
 
 def _check_imports(udf: UDF) -> None:
     """Name a missing package before a row is computed: with ``on_error="skip"`` every row would become NULL."""
-    from runner.imports import imports_of
+    from runner.manifests.imports import imports_of
 
     missing = sorted(name for name in imports_of(udf) if importlib.util.find_spec(name) is None)
     if missing:

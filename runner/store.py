@@ -57,6 +57,8 @@ _BOOLEAN = {
 }
 
 
+LIST_ATTEMPTS = 5
+_SECRET_OPTION = re.compile(r"key|secret|token|password|credential|sas|service_account", re.IGNORECASE)
 # Of Lance and of obstore alike; either doubles its pause up to 15 s.
 _PATIENCE = {"client_max_retries": "100", "client_retry_timeout": "180"}
 
@@ -157,12 +159,22 @@ class Store:
 
     def times(self, prefix: str) -> Iterator[tuple[str, int, dt.datetime]]:
         """``(path, bytes, last written)`` of every object below a prefix."""
-        import obstore
-
         with refused("list", self.url(prefix)):
-            for page in obstore.list(self._store, prefix=f"{ROOT}/{prefix}"):
-                for entry in page:
-                    yield entry["path"][len(ROOT) + 1 :], int(entry["size"]), entry["last_modified"]
+            for entry in self._list(f"{ROOT}/{prefix}"):
+                yield entry["path"][len(ROOT) + 1 :], int(entry["size"]), entry["last_modified"]
+
+    def _list(self, prefix: str) -> list[Any]:
+        """All below a prefix. obstore tries an answer that breaks off again when it reads, and not when it lists."""
+        import obstore
+        from obstore.exceptions import GenericError
+
+        for _ in range(LIST_ATTEMPTS - 1):
+            try:
+                return [entry for page in obstore.list(self._store, prefix=prefix) for entry in page]
+            except GenericError as exc:
+                if "response body" not in str(exc):
+                    raise
+        return [entry for page in obstore.list(self._store, prefix=prefix) for entry in page]
 
     def objects(self, prefix: str) -> Iterator[tuple[str, int]]:
         """``(path, bytes)`` of every object below a prefix."""
@@ -279,6 +291,11 @@ def retry_config(options: Mapping[str, str]) -> dict[str, Any] | None:
     if "retry_timeout" in found:
         return {**found, "retry_timeout": dt.timedelta(seconds=found["retry_timeout"])}
     return found or None
+
+
+def secret_options(store: Store) -> dict[str, str]:
+    """The storage options that nobody is to see."""
+    return {name: value for name, value in store.storage_options.items() if _SECRET_OPTION.search(name)}
 
 
 @contextmanager

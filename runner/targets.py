@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import shipping
+from runner.backfill.blobs import takes_blob
 from runner.backfill.policy import ErrorPolicy
 from runner.backfill.selection import Mode, Selection
 from runner.backfill.work import Pass, TargetColumn
@@ -176,7 +177,7 @@ def check_inputs(udf: UDF, inputs: Sequence[str], schema: Any, column: str) -> N
             )
         if name == column:
             raise BadInput(f"column {column!r} cannot be its own input")
-        if udf.kind == "scalar" and not _takes(udf.annotations[position], schema.field(name).type):
+        if udf.kind == "scalar" and not _takes(udf.annotations[position], schema.field(name)):
             wanted = getattr(udf.annotations[position], "__name__", udf.annotations[position])
             raise BadInput(f"{udf.name} takes {wanted} from {name!r}, which is {schema.field(name).type}")
 
@@ -292,7 +293,12 @@ def _common(columns: Sequence[TargetColumn], name: str, get: Callable[[FunctionS
     return values.pop()
 
 
-def _takes(annotation: Any, column_type: Any) -> bool:
+def _takes(annotation: Any, field: Any) -> bool:
+    of_blob = takes_blob(annotation, field)
+    return _takes_type(annotation, field.type) if of_blob is None else of_blob
+
+
+def _takes_type(annotation: Any, column_type: Any) -> bool:
     import pyarrow.types as t
 
     kinds: dict[Any, Callable[[Any], bool]] = {
@@ -303,6 +309,6 @@ def _takes(annotation: Any, column_type: Any) -> bool:
         float: lambda kind: t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind),
     }
     if t.is_dictionary(column_type):
-        return _takes(annotation, column_type.value_type)
+        return _takes_type(annotation, column_type.value_type)
     check = kinds.get(annotation)
     return check is None or bool(check(column_type))

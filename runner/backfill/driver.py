@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.executors import Event, Executor, Lost, Task, TaskDone
+from runner.backfill.losses import Losses
 from runner.backfill.plan import BackfillPlan
+from runner.backfill.policy import ErrorPolicy
+from runner.backfill.skip_limit import SkipLimit
 from runner.backfill.tasks import tasks
 from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
-from runner.errors import BackfillFailed, JobCancelled, RowError, WorkerLost
+from runner.errors import BackfillFailed, JobCancelled, RowError
 
-MAX_LOSSES = 3  # of workers on one work, before the work is held to be what kills them
 WAIT_SECONDS = 0.5
 
 
@@ -65,6 +67,7 @@ class Driver:
     """Runs one plan on one executor.
 
     Args:
+        policy: says how many rows may be skipped.
         cancelled: set from another thread to stop the job within a second.
         finished: called with each fragment as soon as it is in its final form.
     """
@@ -74,6 +77,7 @@ class Driver:
         plan: BackfillPlan,
         executor: Executor,
         meter: Meter,
+        policy: ErrorPolicy,
         cancelled: threading.Event,
         finished: Callable[[StagedFragment], None] = lambda fragment: None,
     ) -> None:
@@ -84,19 +88,21 @@ class Driver:
         self._staged = list(plan.staged)
         self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism))
         self._running: set[Task] = set()
-        self._losses: collections.Counter[tuple[str, tuple[int, int] | None]] = collections.Counter()
+        self._losses = Losses()
+        self._skipped = SkipLimit(policy, plan)
         self._splits = self._find_splits(work for task in self._queue for work in task.works)
 
     def run(self) -> list[StagedFragment]:
         """All fragments of the plan, in their final form.
 
         Raises:
-            BackfillFailed: the function failed under the policy ``fail``, or is not usable.
-            WorkerLost: workers died again and again on one work.
+            BackfillFailed: the function failed under the policy ``fail``, on more rows than it may, or is not usable.
+            WorkerLost: workers died again and again on one work, and no row of it is to blame.
             JobCancelled: `cancelled` was set.
         """
         self._meter.compute_started = time.monotonic()
         try:
+            self._skipped.check()
             while self._queue or self._running:
                 if self._cancelled.is_set():
                     raise JobCancelled("the job was cancelled; finished work is kept and the next backfill takes it up")
@@ -119,10 +125,10 @@ class Driver:
             self._staged.append(event)
             self._finished(event)
             self._meter.fragments_done += 1
-            task.told = 0
+            task.told = task.told_failed = 0
             task.unfinished = [work for work in task.unfinished if not _is_of(work, event)]
         elif isinstance(event, SpanDone):
-            task.told = 0
+            task.told = task.told_failed = 0
             task.unfinished = [work for work in task.unfinished if work.span != event.work.span or work.folder != event.work.folder]
             self._join_if_last(event)
         elif isinstance(event, Failed):
@@ -132,17 +138,23 @@ class Driver:
         else:
             self._running.remove(task)
             self._meter.rows_done -= task.told  # its successor will tell of them again
-            self._retry(task.unfinished, event)
+            self._meter.rows_failed -= task.told_failed
+            if task.unfinished:
+                self._skipped.count(-task.told_failed // len(task.unfinished[0].columns))
+            self._go_on(task.unfinished, event)
 
     def _count(self, task: Task, event: Progress) -> None:
         work = task.unfinished[0]
         rows = event.computed + event.resumed
         task.told += rows
+        task.told_failed += event.failed
         self._meter.rows_done += rows
         self._meter.rows_failed += event.failed
         self._meter.bytes_read += event.bytes_read
-        if not self._losses[work.folder, work.span]:
+        if not self._losses.has(work):
             self._meter.rows_resumed += event.resumed
+        self._skipped.count(event.failed // len(work.columns), event.errors)
+        self._skipped.check()
 
     def _join_if_last(self, event: SpanDone) -> None:
         split = self._splits[event.work.folder]
@@ -152,17 +164,16 @@ class Driver:
             join = dataclasses.replace(event.work, span=None, join=True, errors=tuple(split.errors))
             self._queue.appendleft(Task((join,)))
 
-    def _retry(self, works: list[FragmentWork], lost: Lost) -> None:
-        """Queue the works of a dead worker again, each alone; they go on from its parts."""
-        for work in works:
-            key = work.folder, work.span
-            self._losses[key] += 1
-            if self._losses[key] >= MAX_LOSSES:
-                raise WorkerLost(
-                    f"fragment {work.fragment_id}: the worker died {MAX_LOSSES} times on it; the last time: {lost.cause}. "
-                    "Finished work is kept"
-                )
-            self._queue.appendleft(Task((dataclasses.replace(work, has_parts=True),)))
+    def _go_on(self, works: list[FragmentWork], lost: Lost) -> None:
+        """Queue the works of a dead worker again, each alone; those after the one it was at are not to blame."""
+        for number, work in enumerate(works):
+            after = [dataclasses.replace(work, has_parts=True)] if number else self._losses.successors(work, lost.cause)
+            if len(after) > 1:
+                split = self._splits.setdefault(work.folder, _Split(1, list(work.errors)))
+                split.left += len(after) - 1
+            elif after[0].span is not None:
+                self._splits.setdefault(work.folder, _Split(1, list(work.errors)))
+            self._queue.extendleft(Task((successor,)) for successor in reversed(after))
 
     @staticmethod
     def _find_splits(works: Iterable[FragmentWork]) -> dict[str, _Split]:

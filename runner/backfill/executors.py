@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ class Task:
     """Works that go to one worker together, and those of them it has not finished; told apart by identity.
 
     Attributes:
-        told: rows that the worker has told of for the work it is at.
+        told, told_failed: values, and failed values, that the worker has told of for the work it is at.
     """
 
     works: tuple[FragmentWork, ...]
     told: int = 0
+    told_failed: int = 0
 
     def __post_init__(self) -> None:
         self.unfinished = list(self.works)
@@ -67,7 +69,7 @@ class InlineExecutor:
         from runner.backfill.worker import Worker
 
         self._settings = settings
-        self._worker = Worker()
+        self._worker = Worker(disposable=False)
         self._running: tuple[Task, Iterator[WorkerEvent]] | None = None
 
     def submit(self, task: Task, waiting: int) -> bool:
@@ -89,6 +91,7 @@ class InlineExecutor:
         if self._running is not None:
             self._running[1].close()  # type: ignore[attr-defined]
             self._running = None
+        self._worker.close()
 
 
 class RayExecutor:
@@ -100,11 +103,18 @@ class RayExecutor:
 
     def __init__(self, pool: ActorPool, settings: Pass, concurrency: int | None) -> None:
         self._pool = pool
-        self._settings = settings
-        self._concurrency = concurrency
+        self._concurrency = self._most_workers(settings, concurrency)
+        self._settings = dataclasses.replace(settings, workers=self._concurrency or 1)
         self._running: dict[Any, tuple[Any, Task]] = {}
         self._grown_at = 0.0
         pool.count_user(1)
+
+    def _most_workers(self, settings: Pass, concurrency: int | None) -> int | None:
+        """Where calls a second are limited no more workers than there is room for now: each has its share from the start."""
+        if all(column.spec.rate_limit is None for column in settings.columns):
+            return concurrency
+        room = max(self._pool.capacity(), 1)
+        return min(room, concurrency) if concurrency else room
 
     @property
     def parallelism(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 CALL_SECONDS = 0.25
@@ -18,19 +17,23 @@ class Pacer:
     def __init__(self, fixed: int | None) -> None:
         self._fixed = fixed
         self._rows = fixed or 1
+        self._most: int | None = None
 
     def steps(self, rows: int) -> Iterator[tuple[int, int]]:
-        """Cut so many rows into calls, each sized by how long the ones before it took."""
+        """Cut so many rows into calls, each sized by how long the calls told of by then took."""
         start = 0
         while start < rows:
-            stop = min(start + self._rows, rows)
-            began = time.monotonic()
+            stop = min(start + min(self._rows, self._most or self._rows), rows)
             yield start, stop
-            self._took(stop - start, time.monotonic() - began)
             start = stop
 
-    def _took(self, rows: int, seconds: float) -> None:
+    def took(self, rows: int, seconds: float) -> None:
+        """Tell how long a call took."""
         if self._fixed is None:
             fitting = int(CALL_SECONDS * rows / max(seconds, 1e-6))
             most = GROWTH * rows if rows == self._rows else self._rows
             self._rows = max(1, min(fitting, most))
+
+    def at_most(self, rows: int | None) -> None:
+        """From now on no call of more rows, None for as many as otherwise: more did not fit in memory."""
+        self._most = rows

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.backfill.checkpoint import StagedFragment, Staging, done_path, staging_folder, staging_key
 from runner.backfill.column_file import RowMap, inputs_digest
@@ -21,6 +21,11 @@ from runner.store import Store
 
 MAX_PLANNED_OFFSETS = 4_000_000  # rows sent with the works (4 bytes each); beyond, workers select again
 SCAN_THREADS = 8
+RECORD_THREADS = 16  # that read small objects, each a round trip where the store is far
+CHUNK = 64
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ class Planner:
         """
         fragments = list(self._dataset.get_fragments())
         with ThreadPoolExecutor(SCAN_THREADS, "runner-plan") as threads:
-            tallies = list(threads.map(self._fragment, fragments))
+            tallies = _mapped(threads, self._fragment, fragments)
         flat = [tally for per_fragment in tallies for tally in per_fragment]
         wanted = sum(tally.work.rows for tally in flat if tally.work)
         chosen = self._limited([[tally.work for tally in per_fragment if tally.work] for per_fragment in tallies])
@@ -324,9 +329,14 @@ class Planner:
         begun = {path.rsplit("/", 1)[0] for path in existing if path.endswith(".part")}
         left: list[FragmentWork] = []
         staged: list[StagedFragment] = []
-        for work in works:
+
+        def finished(work: FragmentWork) -> StagedFragment | None:
             is_done = done_path(work.folder) in existing
-            found = Staging(store, work.folder).finished(self._settings.policy) if is_done else None
+            return Staging(store, work.folder).finished(self._settings.policy) if is_done else None
+
+        with ThreadPoolExecutor(RECORD_THREADS, "runner-plan") as threads:
+            records = _mapped(threads, finished, works)
+        for work, found in zip(works, records, strict=True):
             if found is not None and all(column.path in existing for column in found.columns):
                 staged.append(found)
             else:
@@ -345,6 +355,12 @@ class Planner:
             )
             for index, column in enumerate(self._settings.columns)
         }
+
+
+def _mapped(threads: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """`function` of each item. A task for each would cost more than it does."""
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    return [result for results in threads.map(lambda chunk: [function(item) for item in chunk], chunks) for result in results]
 
 
 def staged_paths(store: Store, works: Iterable[FragmentWork]) -> set[str]:

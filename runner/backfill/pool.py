@@ -12,7 +12,7 @@ from runner.backfill import ray_worker
 from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 
 if TYPE_CHECKING:
-    from runner.worker_setup import WorkerSetup
+    from runner.environments.worker_setup import WorkerSetup
 
 MAX_FAILED_STARTS = 3
 MAX_SAID = 2000  # characters of an installer's error

@@ -26,7 +26,7 @@ class RayWorker:
     """A `runner.backfill.worker.Worker` in a process of its own.
 
     Args:
-        setup: what `runner.activation.activate` takes.
+        setup: what `runner.environments.activation.activate` takes.
         source: a zip file of this package, where the machine may not have it.
     """
 
@@ -34,7 +34,7 @@ class RayWorker:
         own = [_unpacked(source)] if source is not None else []
         sys.path[:0] = own
         if setup:
-            from runner.activation import activate
+            from runner.environments.activation import activate
 
             activate(setup)
         sys.path[:0] = own  # before a workspace's
@@ -72,16 +72,16 @@ class RayDriver:
 
     def __init__(self, source: bytes, requirements: Sequence[str]) -> None:
         sys.path.insert(0, _unpacked(source))
-        from runner.worker_requirements import PINS, install_missing
+        from runner.environments.own_requirements import PINS, install_missing
 
         os.environ[PINS] = " ".join(requirements)
         install_missing()
 
     def drive(self, database: str, storage_options: dict[str, str], job_id: str) -> int:
-        """See `runner.remote_driver.drive`. The actor ends with it; what came of it is on record."""
+        """See `runner.remote.remote_driver.drive`. The actor ends with it; what came of it is on record."""
         import ray
 
-        from runner.remote_driver import drive
+        from runner.remote.remote_driver import drive
 
         try:
             return drive(database, storage_options, job_id)

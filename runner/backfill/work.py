@@ -34,7 +34,11 @@ class TargetColumn:
 
 @dataclass(frozen=True)
 class Pass:
-    """All that the works of one job share."""
+    """All that the works of one job share.
+
+    Attributes:
+        workers: how many workers run them at most; they share the rate limits.
+    """
 
     job_id: str
     store: Store
@@ -46,6 +50,7 @@ class Pass:
     timeout: float | None
     allow_pickle: bool
     versions: tuple[str, ...]
+    workers: int = 1
 
     @property
     def data_url(self) -> str:
@@ -80,6 +85,8 @@ class FragmentWork:
         span: positions among the selected rows, where a large fragment is split.
         has_parts: whether an earlier run left parts.
         join: put the parts together instead of computing; `errors` are those of the spans.
+        careful: workers died on it: the function runs in a process of its own, to find the row that kills it.
+        cause: how its worker died, where the work is down to the one row that is to blame; the row is not called any more.
     """
 
     fragment_id: int
@@ -95,6 +102,8 @@ class FragmentWork:
     span: tuple[int, int] | None = None
     has_parts: bool = False
     join: bool = False
+    careful: bool = False
+    cause: str | None = None
     errors: tuple[RowError, ...] = ()
 
     def row_map(self, settings: Pass) -> RowMap | None:
@@ -111,12 +120,17 @@ class FragmentWork:
 
 @dataclass(frozen=True)
 class Progress:
-    """Values computed, rows that failed and bytes read since the last such event; `resumed` values were in parts already."""
+    """Values computed, values that failed and bytes read since the last such event; `resumed` values were in parts already.
+
+    Attributes:
+        errors: the first of those that failed.
+    """
 
     computed: int = 0
     failed: int = 0
     bytes_read: int = 0
     resumed: int = 0
+    errors: tuple[RowError, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from runner import shipping
+from runner.backfill.blobs import has_blobs, read_with_blobs
 from runner.backfill.checkpoint import StagedColumn, StagedFragment, Staging
 from runner.backfill.column_file import OTHER_INPUTS, ROWS_KEY, ColumnWriter, FileKind, RowMap
-from runner.backfill.compute import Applier, Failure, WrongOutput
+from runner.backfill.failures import Failure, WorkerDied, WrongOutput
+from runner.backfill.flight import Applies, Flight, Results
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
-from runner.backfill.pacer import Pacer
+from runner.backfill.open_pass import OpenPass
 from runner.backfill.parts import PartSaver, merged
 from runner.backfill.reader import FIRST_CHUNK_ROWS, FragmentRows, ahead, read
 from runner.backfill.settled import settled_keys, to_bytes
@@ -27,21 +28,28 @@ from runner.store import first_line
 TELL_SECONDS = 0.5
 MAX_KEPT_ERRORS = 10_000  # for each fragment; more failing rows are counted, and their rows are known from the row map
 
+MAX_TOLD_ERRORS = 20
+
 
 class Worker:
-    """Runs works of one backfill pass after another; keeps the table open and the functions loaded in between."""
+    """Runs works of one backfill pass after another; keeps the table open and the functions loaded in between.
 
-    def __init__(self) -> None:
-        self._pass: _OpenPass | None = None
+    Args:
+        disposable: this process may be ended where a call hangs in C code; another one goes on with its work then.
+    """
+
+    def __init__(self, *, disposable: bool = True) -> None:
+        self._disposable = disposable
+        self._pass: OpenPass | None = None
 
     def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[WorkerEvent]:
         """The works in order, and what is to be told of them."""
         try:
             if self._pass is None or self._pass.settings.job_id != settings.job_id:
-                self._pass = None  # frees the last job's model before the next is constructed
-                self._pass = _OpenPass(settings)
+                self.close()  # frees the last job's model before the next is constructed
+                self._pass = OpenPass(settings, disposable=self._disposable)
             elif self._pass.settings.read_version != settings.read_version:
-                self._pass = _OpenPass(settings, self._pass)
+                self._pass = OpenPass(settings, disposable=self._disposable, before=self._pass)
             for work in works:
                 yield from _FragmentRun(self._pass, work).run()
         except _RowFailed as exc:
@@ -50,6 +58,15 @@ class Worker:
             yield Failed(str(exc) if isinstance(exc, RunnerError) else f"{settings.names}: the function {exc}")
         except OSError as exc:  # of the storage; what the function raises is a failure of its row
             yield Failed(f"{settings.names}: cannot read from or write to {settings.store.uri}: {first_line(exc)}")
+        finally:
+            if self._pass is not None:
+                self._pass.end_isolated()
+
+    def close(self) -> None:
+        """Let go of the pass, with the functions' threads and processes."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
 
 
 class _RowFailed(Exception):
@@ -58,47 +75,10 @@ class _RowFailed(Exception):
         self.error = error
 
 
-class _OpenPass:
-    """A pass with its table open and its functions constructed.
-
-    Args:
-        before: the same job at another version of the table; its functions stay as they are.
-    """
-
-    def __init__(self, settings: Pass, before: _OpenPass | None = None) -> None:
-        import lance
-        from lance.file import LanceFileSession
-
-        self.settings = settings
-        self.dataset = lance.dataset(
-            settings.table_uri, version=settings.read_version, storage_options=settings.store.storage_options or None
-        )
-        self.pacer = Pacer(settings.batch_size)
-        self._files = LanceFileSession(settings.store.url("").rstrip("/"), settings.store.storage_options or None)
-        self._appliers: dict[str, Applier] = before._appliers if before else {}
-
-    def new_file(self, path: str, schema: pa.Schema) -> Any:
-        """A Lance file writer for one of the runner's paths; all of them share one connection to the store."""
-        return self._files.open_writer(path, schema=schema, version=self.dataset.data_storage_version)
-
-    def applier(self, column: TargetColumn) -> Applier:
-        """The function of a column; columns of one function share it."""
-        key = column.function_key
-        if key not in self._appliers:
-            udf = shipping.load(column.spec, self.settings.store, allow_pickle=self.settings.allow_pickle)
-            try:
-                self._appliers[key] = Applier(udf, self.settings.policy, self.settings.timeout)
-            except RunnerError:
-                raise
-            except Exception as exc:
-                raise RunnerError(f"{column.spec.name} could not be constructed: {type(exc).__name__}: {exc}") from exc
-        return self._appliers[key]
-
-
 class _FragmentRun:
     """One work on one fragment."""
 
-    def __init__(self, opened: _OpenPass, work: FragmentWork) -> None:
+    def __init__(self, opened: OpenPass, work: FragmentWork) -> None:
         self._opened = opened
         self._settings = opened.settings
         self._work = work
@@ -108,6 +88,7 @@ class _FragmentRun:
         self._row_map = work.row_map(self._settings)
         self._errors: list[RowError] = list(work.errors)
         self._newly_failed = self._bytes_read = 0
+        self._errors_told = len(self._errors)
         self._failed: list[Offsets] = []
         self._saver = PartSaver(self._staging, work.columns)
 
@@ -141,60 +122,78 @@ class _FragmentRun:
     # -- compute
 
     def _compute(self, todo: Offsets, writers: list[_StagedWriter] | None) -> Iterator[WorkerEvent]:
-        inputs = list(dict.fromkeys(name for column in self._columns for name in column.spec.inputs))
+        if self._work.cause is not None:
+            if len(todo):
+                self._blame(todo, self._work.cause)
+            yield self._progress(0)
+            return
+        appliers = self._opened.appliers(self._columns, careful=self._work.careful)
         told, computed = time.monotonic(), 0
-        with closing(self._read(inputs, todo)) as chunks:
-            for offsets, batch in chunks:
-                for start, stop in self._opened.pacer.steps(len(offsets)):
-                    computed += self._call(offsets[start:stop], batch.slice(start, stop - start), writers)
-                    if time.monotonic() - told > TELL_SECONDS:
-                        yield self._progress(computed)
-                        told, computed = time.monotonic(), 0
-                self._bytes_read += batch.nbytes
+        with closing(self._read(self._inputs(appliers.values()), todo)) as chunks:
+            for offsets, results in Flight(appliers, self._opened.pacer).results(self._counted(chunks)):
+                computed += self._put(offsets, results, writers)
+                if time.monotonic() - told > TELL_SECONDS:
+                    yield self._progress(computed)
+                    told, computed = time.monotonic(), 0
         yield self._progress(computed)
 
-    def _read(self, inputs: list[str], todo: Offsets) -> Generator[tuple[Offsets, pa.RecordBatch], None, None]:
+    def _inputs(self, appliers: Iterable[Applies]) -> list[str]:
+        return list(dict.fromkeys(key for applier in appliers for key in applier.inputs or ()))
+
+    def _read(self, keys: list[str], todo: Offsets) -> Generator[tuple[Offsets, pa.RecordBatch], None, None]:
         """The input batches, read ahead in a thread; a fragment that is one batch anyway is not worth the thread."""
-        batches = read(self._rows, inputs, todo, multiple_of=self._settings.batch_size)
+        step = self._settings.batch_size
+        if has_blobs(self._opened.dataset.schema, keys):
+            return ahead(read_with_blobs(self._rows, self._opened.dataset, keys, todo, multiple_of=step))
+        batches = read(self._rows, keys, todo, multiple_of=step)
         return ahead(batches) if len(todo) > FIRST_CHUNK_ROWS else batches
 
+    def _counted(self, chunks: Iterable[tuple[Offsets, pa.RecordBatch]]) -> Iterator[tuple[Offsets, pa.RecordBatch]]:
+        for offsets, batch in chunks:
+            self._bytes_read += batch.nbytes
+            yield offsets, batch
+
     def _progress(self, computed: int) -> Progress:
-        made = Progress(computed * len(self._columns), self._newly_failed * len(self._columns), self._bytes_read)
+        new = tuple(self._errors[self._errors_told :][:MAX_TOLD_ERRORS])
+        width = len(self._columns)
+        made = Progress(computed * width, self._newly_failed * width, self._bytes_read, errors=new)
         self._newly_failed = self._bytes_read = 0
+        self._errors_told = len(self._errors)
         return made
 
-    def _call(self, offsets: Offsets, batch: pa.RecordBatch, writers: list[_StagedWriter] | None) -> int:
-        """Compute some rows for every column; returns how many are good in all of them."""
-        results: dict[str, tuple[Any, list[Failure]]] = {}
-        for column in self._columns:
-            if column.function_key not in results:
-                results[column.function_key] = self._opened.applier(column)(batch)
+    def _put(self, offsets: Offsets, results: Results, writers: list[_StagedWriter] | None) -> int:
+        """Keep the results of some rows; returns how many are good in every column."""
         failures = sorted((f for _, found in results.values() for f in found), key=lambda failure: failure.row)
         if failures and self._settings.policy.then == "fail":
             self._keep_before(failures[0], offsets, results)
             raise self._failure(failures[0], offsets)
         arrays = [_output(results[column.function_key][0], column.spec.output) for column in self._columns]
-        bad = np.unique(np.array([failure.row for failure in failures], np.int64))
-        self._note(failures, offsets, bad)
         if writers:
             for writer, array in zip(writers, arrays, strict=True):
                 writer.inner.put(offsets, array)
-        if not len(bad):
+        if not failures:
             self._saver.add(offsets, arrays)
             return len(offsets)
+        bad = np.unique(np.array([failure.row for failure in failures], np.int64))
+        self._note(failures, offsets, bad)
         good = np.setdiff1d(np.arange(len(offsets)), bad)
         self._saver.add(offsets[good], [array.take(pa.array(good)) for array in arrays])
         return len(good)
 
+    def _blame(self, offsets: Offsets, cause: str) -> None:
+        """The one row of the work is what kills its workers."""
+        failures = [Failure(0, WorkerDied.__name__, f"the worker died: {cause}", "")]
+        if self._settings.policy.then == "fail":
+            raise self._failure(failures[0], offsets)
+        self._note(failures, offsets, np.zeros(1, np.int64))
+
     def _note(self, failures: list[Failure], offsets: Offsets, bad: Any) -> None:
-        if not failures:
-            return
         self._failed.append(offsets[bad])
         self._newly_failed += len(bad)
         room = MAX_KEPT_ERRORS - len(self._errors)
         self._errors.extend(self._row_error(failure, offsets) for failure in failures[:room])
 
-    def _keep_before(self, failure: Failure, offsets: Offsets, results: dict[str, tuple[Any, list[Failure]]]) -> None:
+    def _keep_before(self, failure: Failure, offsets: Offsets, results: Results) -> None:
         """Save the rows before the one that ends the job, so that they are not computed again."""
         count = min([failure.row, *(len(array) for array, _ in results.values())])
         arrays = [_output(results[column.function_key][0], column.spec.output)[:count] for column in self._columns]
@@ -208,10 +207,7 @@ class _FragmentRun:
     def _failure(self, failure: Failure, offsets: Offsets) -> _RowFailed:
         error = self._row_error(failure, offsets)
         where = f"row {error.offset} of fragment {error.fragment_id} (_rowaddr = {error.row_address})"
-        what = f"{self._settings.names}: {failure.error} at {where}: {failure.message}"
-        if self._columns[0].spec.kind != "scalar":
-            what = what.replace(" at row", " in the batch from row", 1)
-        return _RowFailed(what, error)
+        return _RowFailed(f"{self._settings.names}: {failure.error} at {where}: {failure.message}", error)
 
     # -- column files
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runner.definitions import MANIFESTS, Definitions
 from runner.errors import StorageError
-from runner.modules import uploaded
+from runner.manifests.modules import uploaded
 from runner.packages.format import FOLDER, LAYERS, PackageRecord, layer_path, package_path
 from runner.store import Store
 

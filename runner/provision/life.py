@@ -75,6 +75,7 @@ def up(
     keep: bool = False,
     keep_failed: bool = False,
     secrets: Mapping[str, str] | None = None,
+    workers: bool = True,
     say: Say = lambda _: None,
 ) -> Provisioned:
     """Provision a cluster, or join the one that runs, and wait until its head serves.
@@ -90,6 +91,7 @@ def up(
         keep_failed: leave a cluster that does not start for others to look at. Default: it is removed.
         secrets: storage options that nobody is to see, for the drivers on its head: they are in a Secret of Kubernetes and, as
             JSON, in the head's variable `record.SECRET_OPTIONS`. A cluster that is joined has those that it was made with.
+        workers: wait for the workers that there are at least, too, and not for the head alone.
         say: called with progress, in a person's words.
 
     Raises:
@@ -113,7 +115,7 @@ def up(
             update={name: getattr(spec, name) for name in ("ready_timeout_seconds", "unschedulable_seconds")}
         )
         lease.keep(record)
-        run(_wait(access, running, say))
+        run(_wait(access, running, say, workers))
     except BaseException:
         lease.end()
         if made and not keep_failed:
@@ -304,8 +306,8 @@ async def _live(access: Access, record: Record) -> LiveCluster | None:
     return next(iter(await find_all(kube, record.cluster_spec())), None)
 
 
-async def _wait(access: Access, spec: KubeRayClusterSpec, say: Say) -> None:
-    await wait_ready(await Kubernetes.connect(access), spec, ray_cluster_body(spec), say=say)
+async def _wait(access: Access, spec: KubeRayClusterSpec, say: Say, workers: bool) -> None:
+    await wait_ready(await Kubernetes.connect(access), spec, ray_cluster_body(spec), say=say, workers=workers)
 
 
 async def _renew(access: Access, namespace: str, cluster: str, seconds: float) -> bool:

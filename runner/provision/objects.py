@@ -26,7 +26,7 @@ from runner.provision.deadline import (
     server_time,
 )
 from runner.provision.record import OPTIONS_KEY, Record, head_account, options_secret
-from runner.remote_driver import SECRET_OPTIONS
+from runner.remote.remote_driver import SECRET_OPTIONS
 
 RIGHTS = (
     *((verb, "batch:jobs") for verb in ("get", "list", "create", "patch", "delete")),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.remote_driver import SECRET_OPTIONS
+from runner.remote.remote_driver import SECRET_OPTIONS
 from runner.store import Store
 
 if TYPE_CHECKING:

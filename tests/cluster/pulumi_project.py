@@ -114,6 +114,10 @@ class Project:
     def environment(self, **variables: str) -> None:
         self._environment |= variables
 
+    def variables(self) -> dict[str, str]:
+        """The environment that its commands run in."""
+        return dict(self._environment)
+
     def up(self, *options: str) -> Done:
         return self._run("up", "--yes", "--skip-preview", *options)
 

@@ -17,12 +17,12 @@ from infra.body import ray_cluster_body
 from infra.errors import NotAllowed
 from infra.kube import Access, local_access
 from infra.spec import KubeRayClusterSpec, parse_spec
-from runner.address import NoCluster, open_dashboard
-from runner.dashboard import Dashboard
-from runner.facts import facts_of
-from runner.facts_script import name_of
-from runner.ray_jobs import RayJobs, UnknownJob
-from runner.requirements import own_requirements
+from runner.manifests.facts import facts_of
+from runner.manifests.facts_script import name_of
+from runner.manifests.requirements import own_requirements
+from runner.remote.address import NoCluster, open_dashboard
+from runner.remote.dashboard import Dashboard
+from runner.remote.ray_jobs import RayJobs, UnknownJob
 from tests.cluster.conftest import RAY, Api, delete_namespace, eventually, make_namespace
 from tests.cluster.live import Live
 from tests.cluster.pulumi_project import LIMIT_SECONDS, SMALL, cluster
@@ -163,7 +163,7 @@ def files_of(distribution: str) -> dict[str, Path]:
 CLIENT = """
 import json, sys
 from infra.spec import parse_spec
-from runner.address import open_dashboard
+from runner.remote.address import open_dashboard
 dashboard = open_dashboard(parse_spec(json.loads(sys.argv[1])))
 print("reached", dashboard.version().ray_version, "at", dashboard.where)
 """

@@ -13,7 +13,7 @@ import pytest
 
 import runner
 from runner import Connection, ExitMode, ManifestFactory, Table
-from runner.errors import BackfillFailed
+from runner.errors import BackfillFailed, JobLost
 from runner.provision.removal import down
 from runner.records import JobRecords
 from tests.cluster.conftest import Api, eventually
@@ -175,3 +175,23 @@ def test_retain_leaves_the_job_running_and_another_process_follows_it(
     assert Live(api, namespace).clusters() == {"gpu"}
     assert down(db.store, "gpu")
     assert eventually(lambda: objects_in(api, namespace) == {}, 60)
+
+
+def test_pods_that_are_deleted_cost_no_row(db: Connection, table: Table, api: Api, namespace: str) -> None:
+    live = Live(api, namespace)
+
+    def delete(group: str) -> None:
+        for name in live.pods(group):
+            api.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", params={"gracePeriodSeconds": "0"})
+
+    with db.context(cluster="gpu", manifest="dev"):
+        job = table.backfill_async("slow", concurrency=1)
+        assert eventually(lambda: job.progress().rows_done > 20, 60)
+        delete("cpu")
+        assert eventually(lambda: job.progress().rows_done > 60, 120)
+        delete("headgroup")
+        with pytest.raises(JobLost, match="cluster gpu knows of it no more"):
+            job.result(120)
+        result = table.backfill("slow", progress=False)
+    assert result.rows_resumed > 40
+    assert table.to_arrow(["slow"])["slow"].to_pylist() == list(range(200))

@@ -18,12 +18,12 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.spec import ExternalClusterSpec, LocalClusterSpec
-from runner.address import open_dashboard
 from runner.cli import app
-from runner.dashboard import ClusterUnreachable, Dashboard, NotRay, OtherRay, TokenRefused
 from runner.errors import BadInput
-from runner.facts import NoFacts, facts_here, facts_of
-from runner.ray_jobs import JobExists, RayJobs, UnknownJob, WaitEnded
+from runner.manifests.facts import NoFacts, facts_here, facts_of
+from runner.remote.address import open_dashboard
+from runner.remote.dashboard import ClusterUnreachable, Dashboard, NotRay, OtherRay, TokenRefused
+from runner.remote.ray_jobs import JobExists, RayJobs, UnknownJob, WaitEnded
 from tests.e2e.certificate import self_signed
 from tests.e2e.forwarder import Forwarder
 
@@ -280,7 +280,7 @@ def test_tls_is_checked_against_the_authority_that_is_given(
 
 
 def test_a_package_is_the_same_for_the_same_content(tmp_path: Path) -> None:
-    from runner.ray_packages import ray_package
+    from runner.remote.ray_packages import ray_package
 
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):

@@ -18,17 +18,19 @@ rows = images.to_arrow().to_pylist()
 assert [row["filename_len"] for row in rows] == [7, 12], rows
 assert [(row["stem"], row["suffix"]) for row in rows] == [("cat", "png"), ("elephant", "jpg")], rows
 assert images.to_lancedb().count_rows() == 2
+assert [row["words"] for row in rows] == ["seven", "12"], rows
 assert db.get_cluster("images") == cluster
+assert db.get_manifest("dev") == manifest
 print("checked")
 """
 
 
 def test_the_python_blocks_of_the_readme_run_and_compute_what_they_say(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     script = tmp_path / "script.py"
     script.write_text("\n".join(blocks) + CHECKS)
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "rows done     2" in done.stdout
     assert done.stdout.rstrip().endswith("checked")

@@ -136,7 +136,7 @@ def test_a_client_killed_in_its_commit_computes_nothing_again(tmp_path: Path, po
     assert_complete(subject, published_twice=not committed, versions=5 if committed else 3)
 
 
-def test_a_function_that_kills_its_worker_ends_the_job_and_finished_work_is_kept(tmp_path: Path) -> None:
+def test_a_row_that_kills_its_worker_ends_the_job_by_name_and_finished_work_is_kept(tmp_path: Path) -> None:
     subject = make(tmp_path, ROWS, 10, deadly)
     switch = tmp_path / "calls.log.kill"
     row = 50 + 100 * random.Random(f"{SEED} deadly").randrange(120, 160)
@@ -144,10 +144,10 @@ def test_a_function_that_kills_its_worker_ends_the_job_and_finished_work_is_kept
     with Watcher(subject):
         with spawned(cli(*backfill(subject)), tmp_path) as child:
             assert child.wait() == 1, child.text()
-        told = [line for line in child.text().splitlines() if line.startswith("runner: fragment")]
+        told = [line for line in child.text().splitlines() if line.startswith("runner: out: WorkerDied")]
         assert len(told) == 1, child.text()
-        assert told[0].startswith(f"runner: fragment {row // 2000}: the worker died 3 times on it")
-        assert "Finished work is kept" in told[0]
+        assert f"row {row % 2000} of fragment {row // 2000} (_rowaddr = {(row // 2000 << 32) | row % 2000})" in told[0]
+        assert told[0].endswith("the worker died: exit code 137 (SIGKILL)")
         assert "Traceback" not in child.text()
         assert_untouched(subject)
         assert unreferenced(subject) == set()
@@ -156,4 +156,4 @@ def test_a_function_that_kills_its_worker_ends_the_job_and_finished_work_is_kept
     assert result["rows_done"] == ROWS
     assert result["rows_resumed"] >= ROWS // 2
     assert_complete(subject)
-    report("deadly row", subject, redone(subject), 4 * CALLS_A_SECOND)  # three workers died, the fourth was stopped with the job
+    report("deadly row", subject, redone(subject), 4 * CALLS_A_SECOND)  # three workers died, the others were stopped with the job

@@ -15,9 +15,9 @@ from infra.body import ray_cluster_body
 from infra.errors import InfraError, NotAllowed
 from infra.kube import Access
 from infra.spec import KubeRayClusterSpec
-from runner.address import open_dashboard
-from runner.dashboard import ClusterUnreachable, NotRay, RayVersion
 from runner.errors import BadInput
+from runner.remote.address import open_dashboard
+from runner.remote.dashboard import ClusterUnreachable, NotRay, RayVersion
 from tests.e2e.certificate import self_signed
 from tests.e2e.forwarder import Forwarder
 from tests.unit.fake_kubernetes import CREATED, FakeKubernetes, kubeconfig_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from runner.check import Problem, compare
-from runner.facts import Facts
-from runner.manifest import Manifest
+from runner.manifests.check import Problem, compare
+from runner.manifests.facts import Facts
+from runner.manifests.manifest import Manifest
 
 OWN = {"pylance": "14.0.2", "pyarrow": "26.0.1", "numpy": "2.3.1", "cloudpickle": "3.1.1", "obstore": "0.12.1", "ray": "2.60.0"}
 CLIENT = Facts(

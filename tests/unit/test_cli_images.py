@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 import runner
 from runner.cli import app
-from runner.dockerfile import image_files
-from runner.manifest import Manifest
+from runner.manifests.dockerfile import image_files
+from runner.manifests.manifest import Manifest
 from tests.unit.image_tools import DIGEST, builder_named, digest_of, only_on_path, registry
 from tests.unit.test_imports import HEAVY, imported
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from runner.backfill.compute import Applier, CallTimeout, Failure, WrongOutput
+from runner.backfill.compute import Applier
+from runner.backfill.failures import CallTimeout, Failure, WrongOutput
 from runner.backfill.policy import ErrorPolicy
 from runner.errors import BadInput
 from runner.functions import UDF, udf
@@ -62,6 +63,7 @@ def rows(failures: list[Failure]) -> list[tuple[int, str, str]]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr("random.uniform", lambda least, most: most)
     return waited
 
 
@@ -282,6 +284,37 @@ def test_a_timeout_ends_one_call_and_the_rest_go_on() -> None:
     assert (values, rows(failures)) == ([0, None, 2], [(1, CallTimeout.__name__, "the call took longer than 0.05 s")])
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_timeout_has_the_stack_of_where_it_hung() -> None:
+    def inner() -> None:
+        threading.Event().wait()
+
+    @udf
+    def function(x: int) -> int:
+        inner()
+        return x
+
+    _, (failure,) = apply(function, batch(0), "skip", timeout=0.05)
+    assert failure.traceback.splitlines()[2].strip() == "inner()"
+    assert "in inner\n    threading.Event().wait()" in failure.traceback
+
+
+def test_a_function_that_catches_everything_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.backfill.timeouts.AGAIN_SECONDS", 0.05)
+    caught: list[str] = []
+
+    @udf
+    def function(x: int) -> int:
+        while len(caught) < 3:
+            try:
+                threading.Event().wait()
+            except Exception as exc:
+                caught.append(type(exc).__name__)
+        return x
+
+    assert apply(function, batch(7), timeout=0.05) == ([7], [])
+    assert caught == ["CallTimeout"] * 3
 
 
 def test_a_timeout_in_another_thread_is_refused_in_words() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from runner.backfill.compute import Applier, Failure, WrongOutput
+from runner.backfill.compute import Applier
+from runner.backfill.failures import Failure, WrongOutput
 from runner.backfill.policy import ErrorPolicy
 from runner.functions import UDF, udf
 
@@ -68,11 +70,35 @@ def test_every_bad_row_is_found_wherever_it_is(bad: list[int]) -> None:
     assert [failure.row for failure in failures] == bad
 
 
-def test_fail_ends_with_the_batch_and_halves_nothing() -> None:
-    made, calls = refusing(5)
+def test_fail_halves_down_to_the_first_bad_row_and_keeps_the_rows_before() -> None:
+    made, calls = refusing(5, 6)
     values, failures = apply(made, batch(*range(8)))
-    assert (values, [(f.row, f.message) for f in failures]) == ([], [(0, "no [5]")])
-    assert calls == [list(range(8))]
+    assert (values, [(f.row, f.message) for f in failures]) == ([100, 101, 102, 103, 104], [(5, "no [5]")])
+    assert calls == [list(range(8)), [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5]]
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+@pytest.mark.parametrize("bad", [0, 1, 500, 999, 1000])
+def test_one_bad_row_of_a_thousand_costs_no_more_than_two_calls_for_each_halving(bad: int, policy: str) -> None:
+    made, calls = refusing(bad)
+    values, failures = apply(made, batch(*range(1001)), policy)
+    assert [f.row for f in failures] == [bad]
+    assert values == [100 + n for n in range(bad)] if policy == "fail" else [None if n == bad else 100 + n for n in range(1001)]
+    assert len(calls) <= 1 + 2 * math.ceil(math.log2(1001))
+
+
+def test_every_row_bad_costs_no_more_than_two_calls_a_row() -> None:
+    made, calls = refusing(*range(64))
+    values, failures = apply(made, batch(*range(64)), "skip")
+    assert (values, [f.row for f in failures]) == ([None] * 64, list(range(64)))
+    assert len(calls) == 127
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_a_batch_that_raises_where_no_row_does_is_no_failure(policy: str) -> None:
+    made, calls = refusing(3, times=1)
+    assert apply(made, batch(*range(4)), policy) == ([100, 101, 102, 103], [])
+    assert calls == [[0, 1, 2, 3], [0, 1], [2, 3]]
 
 
 def test_retries_come_before_halving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +110,14 @@ def test_retries_come_before_halving(monkeypatch: pytest.MonkeyPatch) -> None:
     values, failures = apply(made, batch(0, 1), "retry:2,skip")
     assert (values, [f.row for f in failures]) == ([100, None], [1])
     assert calls == [[0, 1]] * 3 + [[0]] + [[1]] * 3
+
+
+def test_retries_are_made_of_the_whole_and_of_the_row_and_not_of_what_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    made, calls = refusing(3)
+    values, failures = apply(made, batch(0, 1, 2, 3), "retry:2,skip")
+    assert (values, [f.row for f in failures]) == ([100, 101, 102, None], [3])
+    assert calls == [[0, 1, 2, 3]] * 3 + [[0, 1], [2, 3], [2]] + [[3]] * 3
 
 
 @pytest.mark.parametrize(

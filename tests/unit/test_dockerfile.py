@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.dockerfile import dockerfile, image_files
 from runner.errors import BadInput
-from runner.manifest import Manifest
+from runner.manifests.dockerfile import dockerfile, image_files
+from runner.manifests.manifest import Manifest
 
 BASE = f"rayproject/ray:2.60.0-py311@sha256:{'a' * 64}"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -73,7 +73,7 @@ def test_hashes_are_checked_by_uv_and_kept(kind: str) -> None:
 
 def test_the_text_is_the_same_in_every_process() -> None:
     program = (
-        "import json, sys; from runner.manifest import Manifest; from runner.dockerfile import image_files;"
+        "import json, sys; from runner.manifests.manifest import Manifest; from runner.manifests.dockerfile import image_files;"
         "print(json.dumps(image_files(Manifest.parse(json.loads(sys.argv[1])), sys.argv[2])))"
     )
     urls = [f"https://${{env:{name}}}@index.example.com/simple" for name in ("TOKEN_C", "TOKEN_A", "TOKEN_B")]
@@ -147,7 +147,7 @@ def test_the_last_step_passes_where_a_worker_would_run_and_fails_elsewhere() -> 
 
 def test_what_a_worker_imports_is_in_the_image() -> None:
     program = (
-        "import sys; old = set(sys.modules); import runner.backfill.worker, runner.activation, runner.packages.unpack;"
+        "import sys; old = set(sys.modules); import runner.backfill.worker, runner.environments.activation, runner.packages.unpack;"
         "print(*{name.partition('.')[0] for name in set(sys.modules) - old} - sys.stdlib_module_names - {'runner'})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -218,3 +218,23 @@ def test_installed_packages_count_by_name_only(load_module: LoadModule) -> None:
     before = fingerprint(function)
     assert before == fingerprint(function)
     assert before != version(load_module, "import numpy as np\ndef f(x: int) -> float:\n    return float(np.cbrt(x))\n")
+
+
+def test_what_a_method_closes_over_counts_and_so_do_its_defaults() -> None:
+    def closing(factor: int) -> type:
+        class Scaled:
+            def __call__(self, x: int) -> int:
+                return super().__hash__() * 0 + x * factor
+
+        return Scaled
+
+    def defaulting(factor: int) -> type:
+        class Scaled:
+            def __call__(self, x: int, by: int = factor) -> int:
+                return x * by
+
+        return Scaled
+
+    for make in (closing, defaulting):
+        assert fingerprint(make(2)) == fingerprint(make(2))
+        assert fingerprint(make(2)) != fingerprint(make(3))

@@ -129,6 +129,12 @@ def test_without_options_one_cpu_is_reserved_and_the_first_failure_ends() -> Non
         ({"batch_size": math.inf}, "batch_size=inf"),
         ({"batch_size": True}, "batch_size=True"),
         ({"timeout": 0}, "timeout=0"),
+        ({"concurrency": 4}, "concurrency=4 is for coroutine functions (async def), which "),
+        ({"rate_limit": 4.0}, "rate_limit=4.0 is for coroutine functions"),
+        ({"retry_on": TimeoutError}, " retries nothing with on_error='fail'; say how often: on_error='retry:3'"),
+        ({"retry_on": TimeoutError, "on_error": "skip:3"}, "retries nothing with on_error='skip:3'"),
+        ({"retry_on": "Timeout", "on_error": "retry:3"}, "retry_on: 'Timeout' is not an exception"),
+        ({"on_error": "skip:0"}, "on_error='skip:0': a limit is a whole number"),
         ({"timeout": math.nan}, "timeout=nan"),
         ({"on_error": "ignore"}, "on_error='ignore' is not one of"),
         ({"on_error": None}, "on_error=None"),
@@ -284,3 +290,35 @@ def test_as_udf_takes_a_udf_as_it_is_and_decorates_a_function() -> None:
 
 def nothing_but_length(text: str) -> int:
     return len(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate_limit": 0}, "rate_limit=0 must be a number above 0"),
+        ({"rate_limit": -1.5}, "rate_limit=-1.5"),
+        ({"rate_limit": math.nan}, "rate_limit=nan"),
+        ({"rate_limit": "10/s"}, "rate_limit='10/s'"),
+        ({"concurrency": 0}, "concurrency=0 must be a whole number above 0"),
+        ({"concurrency": 2.5}, "concurrency=2.5"),
+        ({"concurrency": True}, "concurrency=True"),
+    ],
+)
+def test_limits_of_coroutines_must_be_positive(options: dict[str, Any], message: str) -> None:
+    async def function(x: int) -> int:
+        return x
+
+    with pytest.raises(BadInput, match=message):
+        udf(**options)(function)
+
+
+def test_the_options_of_a_coroutine_arrive() -> None:
+    @udf(concurrency=50, rate_limit=100, on_error="retry:3,skip:1%", retry_on=(TimeoutError, "json.JSONDecodeError"))
+    async def function(x: int) -> str:
+        return str(x)
+
+    assert (function.is_coroutine, function.kind, function.data_type) == (True, "scalar", pa.string())
+    assert (function.concurrency, function.rate_limit) == (50, 100.0)
+    assert function.retry_on == ("TimeoutError", "json:JSONDecodeError")
+    assert function.on_error == ErrorPolicy("skip", 3, "1%")
+    assert (scalar.is_coroutine, scalar.prepares, Scaler.is_coroutine, Scaler.prepares) == (False,) * 4

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from runner.errors import ColumnBusy
+from runner.errors import ColumnBusy, StorageError
 from runner.lease import EXPIRE_SECONDS, column_leases
 from runner.store import Store
 
@@ -138,3 +139,18 @@ def test_the_highest_number_tells_who_holds(store: Store) -> None:
         put_lease(store, number, holder(host="far.example", renewed=time.time() - 3600))
     with pytest.raises(ColumnBusy, match="job-newer"), column_leases(store, "images", ["label"], "me"):
         raise AssertionError("both hold it")
+
+
+def test_one_that_its_holder_could_not_remove_is_no_obstacle_to_it(store: Store) -> None:
+    class Away(Store):
+        def delete(self, paths: Iterable[str]) -> None:
+            raise StorageError("cannot delete: the storage is away")
+
+    with column_leases(Away(store.uri), "images", ["label"], "job-1"):
+        pass
+    assert leases(store) == ["leases/images/label/0000000001.json"]
+    with column_leases(store, "images", ["label"], "job-2"):
+        assert leases(store)[-1] == "leases/images/label/0000000002.json"
+        with pytest.raises(ColumnBusy, match="job-2"), column_leases(store, "images", ["label"], "job-3"):
+            raise AssertionError("both hold it")
+    assert leases(store) == []

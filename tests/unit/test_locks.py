@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from runner.errors import BadInput
-from runner.locks import read_lock
-from runner.manifest import load_manifest
-from runner.requirements import check_requirements
+from runner.manifests.locks import read_lock
+from runner.manifests.manifest import load_manifest
+from runner.manifests.requirements import check_requirements
 
 PYLOCK = """
 lock-version = "1.0"

@@ -9,7 +9,7 @@ import pytest
 
 from infra import BadSpec
 from runner.errors import BadInput
-from runner.manifest import DEFAULT_IMAGE, Manifest, ManifestKind, load_manifest
+from runner.manifests.manifest import DEFAULT_IMAGE, Manifest, ManifestKind, load_manifest
 
 TOKEN = "ghp_0123456789abcdefghij0123456789abcdefgh"
 CONDA = {"dependencies": ["numpy=2.1", {"pip": ["pillow"]}]}

@@ -11,7 +11,7 @@ import runner
 from infra import BadSpec
 from runner import GenevaManifest, ManifestFactory
 from runner.errors import BadInput
-from runner.manifest import DEFAULT_IMAGE, Manifest
+from runner.manifests.manifest import DEFAULT_IMAGE, Manifest
 
 # -- the seed page, verbatim but for the imports
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import cloudpickle
 import pytest
 
 from runner import udf
-from runner.imports import Needs, imports_of, needs_of
+from runner.manifests.imports import Needs, imports_of, needs_of
 from tests.unit.conftest import LoadModule
 
 
@@ -195,3 +196,16 @@ def test_a_module_without_source_counts_by_its_names(load_module: LoadModule) ->
 def test_something_that_holds_itself_ends(load_module: LoadModule) -> None:
     module = load_module("import yaml\nTABLE = {}\nTABLE['me'] = TABLE\ndef f(x): return f(TABLE), g(x)\ndef g(x): return f(x)\n")
     assert imports_of(module.f) == {"user_module", "yaml"}
+
+
+class Pair(typing.NamedTuple):
+    first: int
+    second: str
+
+
+def test_a_named_tuple_is_made_in_memory_and_no_package() -> None:
+    def pair(x: int) -> Pair:
+        return Pair(x, "a")
+
+    assert "tests" in imports_of(pair)
+    assert not any(name.startswith("namedtuple") for name in imports_of(pair))

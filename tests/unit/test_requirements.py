@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import BadInput
-from runner.requirements import check_requirements, read_requirements
+from runner.manifests.requirements import check_requirements, read_requirements
 
 
 def written(folder: Path, text: str, name: str = "requirements.txt") -> Path:

@@ -11,10 +11,10 @@ from ray.runtime_env import RuntimeEnv
 
 from infra.spec import KubeRayClusterSpec, parse_spec
 from runner import Manifest, ManifestFactory
-from runner.environment import Environment
+from runner.environments.environment import Environment
+from runner.environments.runtime_env import environment, on_cluster, with_requirements
 from runner.errors import BadInput
-from runner.manifest_builder import _ManifestBuilder
-from runner.runtime_env import environment, on_cluster, with_requirements
+from runner.manifests.builder import _ManifestBuilder
 
 HASH = "--hash=sha256:" + "0" * 64
 OWN = ["pylance==14.0.2", "pyarrow==22.0.0"]

@@ -109,6 +109,26 @@ def test_a_spec_holds_what_planning_needs_and_survives_json(store: Store) -> Non
     assert list(store.objects("functions")) == []
 
 
+@udf(concurrency=50, rate_limit=100, on_error="retry:3,skip:1%", retry_on=(TimeoutError, OSError))
+async def asking(text: str) -> str:
+    return text
+
+
+def test_the_limits_of_a_coroutine_are_in_its_spec_and_win_over_the_module_s(store: Store) -> None:
+    spec = shipping.describe(asking, ("text",), store)
+    assert (spec.concurrency, spec.rate_limit, spec.retry_on) == (50, 100.0, ("TimeoutError", "OSError"))
+    assert spec.on_error == "retry:3,skip:1%"
+    assert FunctionSpec.from_json(spec.to_json()) == spec
+    slower = dataclasses.replace(spec, rate_limit=1.0, concurrency=2, retry_on=("ValueError",))
+    loaded = shipping.load(slower, store, allow_pickle=False)
+    assert (loaded.rate_limit, loaded.concurrency, loaded.retry_on) == (1.0, 2, ("ValueError",))
+
+
+def test_a_spec_of_before_there_were_these_options_is_read() -> None:
+    text = '{"name": "f", "kind": "scalar", "version": "1", "inputs": ["x"], "path": "m:f"}'
+    assert FunctionSpec.from_json(text) == FunctionSpec("f", "scalar", "1", ("x",), path="m:f")
+
+
 @pytest.mark.parametrize(
     ("made", "argument", "value"),
     [

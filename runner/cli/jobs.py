@@ -1,0 +1,149 @@
+"""The commands on jobs. They need the database's address alone, from whichever machine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
+
+if TYPE_CHECKING:
+    from runner.connection import Connection
+    from runner.records import JobRecord
+    from runner.remote.remote_job import RemoteJob
+
+CANCEL_SECONDS = 60.0
+
+jobs_app = typer.Typer(help="Past and running backfills.", no_args_is_help=True, rich_markup_mode=None)
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.")]
+
+
+@jobs_app.command("list")
+def list_jobs(
+    database: Database,
+    table: Annotated[str | None, typer.Option(metavar="TABLE", help="Of this table only.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the latest.")] = 20,
+    as_json: AsJson = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """List backfills, the latest first. LOST is one whose driver has been silent for a minute."""
+    import dataclasses
+
+    with exit_codes():
+        records = open_database(database, storage_option).jobs(table, limit)
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(record) for record in records]))
+            return
+        for record in records:
+            rows = f"{record.rows_done:,} of {record.rows_total:,} rows"
+            where = f"  {record.cluster}" if record.cluster else ""
+            columns = f"{record.table}.{','.join(record.columns)}"
+            typer.echo(f"{record.job_id}  {record.state:<9}  {columns}  {rows}  {record.started_at}{where}")
+
+
+@jobs_app.command("show")
+def show_job(database: Database, job_id: JobId, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """Show all that is recorded of a backfill."""
+    import dataclasses
+
+    with exit_codes():
+        record = dataclasses.asdict(open_database(database, storage_option).job(job_id))
+        if as_json:
+            typer.echo(json.dumps(record))
+            return
+        for name, value in record.items():
+            if value not in (None, {}, [], ""):
+                typer.echo(f"{name:<13} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@jobs_app.command("attach")
+def attach(database: Database, job_id: JobId, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """Follow a backfill to its end. Ctrl-C stops following, not the job."""
+    from runner import console
+
+    with exit_codes():
+        connection = open_database(database, storage_option)
+        record = connection.job(job_id)
+        job = _handle(connection, record)
+        try:
+            with console.following(", ".join(record.columns), job.progress):
+                result = job.result()
+        except KeyboardInterrupt:
+            typer.echo(f"job {record.job_id} goes on", err=True)
+            raise SystemExit(130) from None
+        typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+@jobs_app.command("logs")
+def logs(database: Database, job_id: JobId, storage_option: StorageOptions = None) -> None:
+    """Print what the driver of a backfill on a cluster has said, up to some seconds ago."""
+    from runner.records import JobRecords
+
+    with exit_codes():
+        connection = open_database(database, storage_option)
+        typer.echo(JobRecords(connection.store).log(connection.job(job_id).job_id), nl=False)
+
+
+@jobs_app.command("cancel")
+def cancel(database: Database, job_id: JobId, storage_option: StorageOptions = None) -> None:
+    """Stop a backfill, wherever it runs. Finished work is kept; the next backfill of the column takes it up."""
+    from runner.errors import JobLost, RunnerError
+
+    with exit_codes():
+        connection = open_database(database, storage_option)
+        record = connection.job(job_id)
+        if record.is_ended:
+            typer.echo(f"job {record.job_id} has ended: {record.status}")
+            return
+        job = _handle(connection, record)
+        job.cancel()
+        try:
+            job.result(CANCEL_SECONDS)
+        except (JobLost, TimeoutError) as exc:
+            raise RunnerError(f"job {record.job_id} was asked to stop, and has not said that it did: {exc}") from None
+        except RunnerError:
+            pass  # how it ended is on record
+        typer.echo(f"job {record.job_id}: {connection.job(record.job_id).status}")
+
+
+@jobs_app.command("resume")
+def resume(
+    database: Database,
+    job_id: JobId,
+    cluster: Cluster = "local",
+    manifest: Manifest = None,
+    stack: Stack = None,
+    on_exit: OnExit = "delete",
+    wait_timeout: WaitTimeout = None,
+    as_json: AsJson = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Run a backfill again as it was asked for; what an earlier run finished is taken over."""
+    from contextlib import nullcontext
+
+    from runner.errors import BadInput
+
+    with exit_codes():
+        connection = open_database(database, storage_option)
+        record = connection.job(job_id)
+        if record.state in ("RUNNING", "QUEUED", "SUBMITTED"):
+            raise BadInput(f"job {record.job_id} runs; `jobs attach` follows it, `jobs cancel` stops it")
+        place = Place(cluster, manifest or record.manifest, stack, on_exit, wait_timeout)
+        with nullcontext() if place.is_default else place.open(connection):
+            result = connection.open_table(record.table).backfill(record.columns, **record.options)
+        typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+def _handle(connection: Connection, record: JobRecord) -> RemoteJob:
+    from runner.records import JobRecords
+    from runner.remote.remote_job import RemoteJob
+
+    def silent() -> str | None:
+        found = JobRecords(connection.store).read(record.job_id)
+        return f"{found.silent_seconds():.0f} s ago" if found and found.state == "LOST" else None
+
+    return RemoteJob(connection.store, record.job_id, silent)
