@@ -27,6 +27,7 @@ from runner.backfill.work import FragmentWork, Pass
 
 READ_ROWS = 1 << 14
 SAVE_BYTES = 64 << 20
+SAVE_ROWS = 1 << 16  # joining parts costs the more the longer they are
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class _Saver:
         self._names = names
         self._offsets: list[Offsets] = []
         self._columns: list[list[Any]] = []
-        self._bytes = 0
+        self._bytes = self._rows = 0
 
     def add(self, offsets: Offsets, columns: list[Any]) -> None:
         if not len(offsets):
@@ -202,7 +203,8 @@ class _Saver:
         self._offsets.append(offsets)
         self._columns.append(columns)
         self._bytes += sum(array.nbytes for array in columns)
-        if self._bytes >= SAVE_BYTES:
+        self._rows += len(offsets)
+        if self._bytes >= SAVE_BYTES or self._rows >= SAVE_ROWS:
             self.flush()
 
     def flush(self) -> None:
@@ -212,7 +214,7 @@ class _Saver:
         order = np.argsort(offsets)
         whole = [pa.concat_arrays(arrays).take(pa.array(order)) for arrays in zip(*self._columns, strict=True)]
         self._staging.save_part(offsets[order], whole, self._names)
-        self._offsets, self._columns, self._bytes = [], [], 0
+        self._offsets, self._columns, self._bytes, self._rows = [], [], 0, 0
 
 
 def _selected(work: FragmentWork, rows: FragmentRows, settings: Pass) -> Offsets:

@@ -209,16 +209,27 @@ def test_append_and_compaction_meanwhile(db: Connection, gate: Gate) -> None:
     assert by_x(table, "double") == {i: 2 * i if i < 100 else None for i in range(110)}
 
 
-def test_compaction_meanwhile(db: Connection, gate: Gate) -> None:
+def test_compaction_meanwhile(db: Connection, gate: Gate, log: Path) -> None:
+    folder, path = str(gate.folder), str(log)
+
+    @udf
+    def double(x: int) -> int:
+        log_call(path, x)
+        if x == 0:
+            pass_gate(folder)
+        return 2 * x
+
     table = make_table(db, 100, rows_per_fragment=30)
-    table.add_columns({"double": gated(gate)})
+    table.add_columns({"double": double})
     job = table.backfill_async("double")
     gate.wait()
+    table.to_lance().delete("x % 10 = 3")
     table.to_lance().optimize.compact_files()
     gate.open()
-    assert job.result(60).status == "DONE"
-    assert values(table, "double") == [2 * i for i in range(100)]
-    assert len(table.to_lance().get_fragments()) == 1
+    result = job.result(60)
+    assert (len(result.replans), result.rows_done) == (1, 90)
+    assert by_x(table, "double") == {i: 2 * i for i in range(100) if i % 10 != 3}
+    assert calls(log) == list(range(100))
 
 
 def test_function_that_workers_cannot_import(db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
