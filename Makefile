@@ -1,4 +1,4 @@
-.PHONY: backfill test lint bench clean
+.PHONY: backfill test chaos lint bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,6 +17,9 @@ backfill: $(VENV)/.ready  ## make a table of this Python's standard library and 
 
 test: $(VENV)/.ready  ## all tests
 	$(RUN) -m pytest
+
+chaos: $(VENV)/.ready  ## 1,000 faults against running backfills, and a table of what they cost (CHAOS_FAULTS=200 CHAOS_SEED=2 for others)
+	CHAOS_FAULTS=$${CHAOS_FAULTS:-1000} $(RUN) -m pytest -s tests/chaos
 
 lint: $(VENV)/.ready  ## ruff and mypy
 	$(RUN) -m ruff check .

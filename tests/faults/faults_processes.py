@@ -91,7 +91,7 @@ def family(pid: int, mark: str) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def spawned(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Child]:
+def spawned(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None, cwd: Path = REPO) -> Iterator[Child]:
     """Run a command; nothing of it is left after the block. Standard output goes to a file of its own (`Child.result`)."""
     mark = uuid.uuid4().hex
     name = f"{len(list(folder.glob('*.out'))):03d}"
@@ -101,7 +101,7 @@ def spawned(command: Sequence[str], folder: Path, env: Mapping[str, str] | None 
     output = folder / f"{name}.out"
     with output.open("wb") as errors, output.with_suffix(".json").open("wb") as out:
         process = subprocess.Popen(
-            command, env=full, cwd=REPO, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+            command, env=full, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
         )
     child = Child(process, output, mark)
     try:
