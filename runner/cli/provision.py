@@ -40,6 +40,7 @@ def up(
         float | None, typer.Option(metavar="SECONDS", help="Kubernetes deletes it then, unless a job renews it. Default: never.")
     ] = None,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Leave one that does not start, to look at it.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Print what would be made, and make nothing.")] = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Provision a defined cluster, wait until it serves, and keep it until `clusters down`."""
@@ -53,6 +54,9 @@ def up(
             raise BadInput(f"cluster {name!r} is of kind {spec.kind}; only one of kind kuberay is provisioned")
         from runner.provision import life
 
+        if preview:
+            typer.echo(life.preview(connection.store, spec))
+            return
         made = life.up(connection.store, spec, reuse=reuse, time_to_live=time_to_live, keep=True, keep_failed=keep_failed, say=_say)
         life.release(made, keep=not made.joined, say=_say)
         typer.echo(f"{name}: {'joined' if made.joined else 'provisioned'} in namespace {made.namespace}")

@@ -21,7 +21,7 @@ from infra.spec import KubeRayClusterSpec
 from infra.wait import wait_ready
 from runner.errors import BadInput
 from runner.provision import objects
-from runner.provision.deadline import ClusterEnded
+from runner.provision.deadline import ClusterEnded, deadline_name
 from runner.provision.leases import ClusterLease, cluster_lock, living_leases
 from runner.provision.reach import check_same
 from runner.provision.record import Record, Records, as_provisioned, project_of, spec_differences, stack_of
@@ -122,6 +122,27 @@ def up(
             remove_failed(store, spec.name, access, say)
         raise
     return Provisioned(store, record.name, record.namespace, running, access, not made, record.time_to_live, record.owner, lease)
+
+
+def preview(store: Store, spec: KubeRayClusterSpec) -> str:
+    """What `up` would do now, for people. Nothing is made.
+
+    Raises:
+        BadInput: a spec that cannot be provisioned on demand.
+        infra.InfraError: no Pulumi CLI, or Kubernetes cannot be asked.
+    """
+    _check_arguments(spec, "match", None)
+    wanted, access = as_provisioned(spec), access_of(spec)
+    record = Records(store).get(wanted.name)
+    if record is not None and record.state == "made" and run(_live(access, record)) is not None:
+        differs = spec_differences(record.spec, wanted.plain())
+        if differs:
+            return f"{record.name} runs already and differs, so it would be refused: {'; '.join(differs)}"
+        return f"{record.name} runs already, of the same spec: it would be joined"
+    made = _new_record(store, wanted, access, time_to_live=TIME_TO_LIVE, keep=False)
+    made = dataclasses.replace(made, stack=f"{made.stack}-preview")
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": deadline_name(wanted.name), "uid": "made-with-the-cluster"}
+    return ClusterStack(store, made, access).preview(wanted, owner)
 
 
 def renew(provisioned: Provisioned, time_to_live: float | None = None) -> bool:
@@ -254,7 +275,21 @@ def _make(
     secrets: Mapping[str, str],
     say: Say,
 ) -> Record:
-    record = Record(
+    record = _new_record(store, spec, access, time_to_live=time_to_live, keep=keep)
+    run(_prepare(access, spec, record, say))
+    records = Records(store)
+    records.put(record)
+    owner = run(_make_owner(access, spec, record, secrets))
+    record = dataclasses.replace(record, owner=owner["uid"])
+    say(f"{spec.name}: declaring it in namespace {spec.namespace}")
+    ClusterStack(store, record, access).make(spec, owner)
+    record = dataclasses.replace(record, state="made")
+    records.put(record)
+    return record
+
+
+def _new_record(store: Store, spec: KubeRayClusterSpec, access: Access, *, time_to_live: float | None, keep: bool) -> Record:
+    return Record(
         name=spec.name,
         namespace=spec.namespace,
         kubernetes=server_of(access) or "",
@@ -267,16 +302,6 @@ def _make(
         user=user(),
         host=socket.gethostname(),
     )
-    run(_prepare(access, spec, record, say))
-    records = Records(store)
-    records.put(record)
-    owner = run(_make_owner(access, spec, record, secrets))
-    record = dataclasses.replace(record, owner=owner["uid"])
-    say(f"{spec.name}: declaring it in namespace {spec.namespace}")
-    ClusterStack(store, record, access).make(spec, owner)
-    record = dataclasses.replace(record, state="made")
-    records.put(record)
-    return record
 
 
 async def _prepare(access: Access, spec: KubeRayClusterSpec, record: Record, say: Say) -> None:

@@ -75,6 +75,17 @@ class ClusterStack:
             self._drop_lock_folder()
             stack.up(program=functools.partial(_declare, spec, owner, access), color="never", suppress_progress=True)
 
+    def preview(self, spec: KubeRayClusterSpec, owner: Mapping[str, Any]) -> str:
+        """What `make` would declare, as Pulumi shows it. Nothing is kept of it."""
+        lines: list[str] = []
+        try:
+            with self._open() as (stack, access):
+                program = functools.partial(_declare, spec, owner, access)
+                stack.preview(program=program, color="never", diff=True, suppress_progress=True, on_output=lines.append)
+        finally:
+            self.remove()
+        return "\n".join(line for line in lines if line.strip())
+
     def remove(self) -> None:
         """Remove the stack: state, history, backups, and the lock that a killed client left.
 

@@ -174,6 +174,14 @@ def test_clusters_of_several_threads_are_made_side_by_side(store: Store, api: Ap
     assert kept(store) == []
 
 
+def test_a_preview_shows_all_and_makes_nothing(store: Store, api: Api, namespace: str) -> None:
+    shown = life.preview(store, spec_of(namespace))
+    assert "+ kubernetes:ray.io/v1:RayCluster: (create)" in shown
+    assert f'namespace      : "{namespace}"' in shown
+    assert objects_in(api, namespace) == {}
+    assert kept(store) == []
+
+
 def test_a_cluster_that_is_retained_stays_without_an_end(store: Store, api: Api, namespace: str) -> None:
     made = life.up(store, spec_of(namespace, suspend=True), time_to_live=300)
     assert life.release(made, for_ever=True) is False
