@@ -13,7 +13,9 @@ from runner.backfill.carry import Carrier, Former
 from runner.backfill.checkpoint import StagedFragment, staging_root
 from runner.backfill.commit import Publisher, TableMoved
 from runner.backfill.driver import Meter
-from runner.backfill.plan import BackfillPlan, Part, Planner, Upstream
+from runner.backfill.plan import BackfillPlan, Part, Upstream, field_ids
+from runner.backfill.planner import Planner
+from runner.backfill.selection import ColumnState
 from runner.backfill.settled import SettledRows, from_bytes
 from runner.backfill.work import FragmentWork, Pass, TargetColumn
 from runner.errors import CommitConflict, RunnerError
@@ -259,8 +261,18 @@ class Layer:
     def _clean_up(self) -> None:
         for folder in self._folders:
             self._store.delete_folder(folder)
+        if self._outcome.versions:
+            self._forget_maps()
         if self._outcome.versions and self._dataset.has_stable_row_ids and self._job.request.is_whole_table:
             mark_fresh(self._store, self._dataset, self._job.table, self._plan_now)
+
+    def _forget_maps(self) -> None:
+        """Of data files that are no more."""
+        latest = self._job.table.to_lance()
+        for column in self._targets.values():
+            ids = field_ids(latest, column.name)
+            files = {ColumnState.of(fragment.metadata, ids).name or "" for fragment in latest.get_fragments()}
+            SettledRows(self._store, self._job.table.name, column.name, column.spec.inputs).forget(files)
 
 
 def dead_formers(table: Table, request: Request, layers: Sequence[Sequence[str]], dead: dict[str, int]) -> Iterator[list[Former]]:

@@ -21,7 +21,8 @@ from runner.backfill.input_hash import KEY_TYPE, Keys, find, keys_of
 from runner.backfill.moves import NOWHERE, Moves, address
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.parts import merged
-from runner.backfill.plan import input_files, input_ids, staged_paths
+from runner.backfill.plan import input_files, input_ids
+from runner.backfill.planner import staged_paths
 from runner.backfill.reader import FragmentRows
 from runner.backfill.work import FragmentWork, Pass
 
