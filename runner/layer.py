@@ -37,6 +37,7 @@ class JobParts:
     """What the layers of a job share.
 
     Attributes:
+        check: raises where the job was cancelled.
         compute: runs the works of a plan, and calls back with each fragment that is finished.
         timed: makes a block count as a phase of the job.
         describe: puts a plan with work on record.
@@ -47,6 +48,7 @@ class JobParts:
     request: Request
     meter: Meter
     tags: ReadTags
+    check: Callable[[], None]
     compute: Callable[[Pass, BackfillPlan, Callable[[StagedFragment], None]], list[StagedFragment]]
     timed: Callable[[str], AbstractContextManager[None]]
     describe: Callable[[BackfillPlan, Pass], None]
@@ -155,7 +157,7 @@ class Layer:
     def _carry(self, works: Sequence[FragmentWork]) -> None:
         for former in self._formers:
             if works and former.works and former.dataset.version != self._dataset.version:
-                Carrier(former, self._dataset, self._settings).carry(works)
+                Carrier(former, self._dataset, self._settings, self._job.check).carry(works)
 
     def _fill(self) -> None:
         """Compute what is planned, and publish it, in parts where that is asked for."""

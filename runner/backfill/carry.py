@@ -7,7 +7,7 @@ of the new works, so that workers go on from it as from parts of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,11 @@ class Carrier:
 
     Args:
         dataset, settings: those of the new plan.
+        check: called again and again; raises to stop.
     """
 
-    def __init__(self, former: Former, dataset: Any, settings: Pass) -> None:
+    def __init__(self, former: Former, dataset: Any, settings: Pass, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
         self._former = former
         self._dataset = dataset
         self._settings = settings
@@ -71,6 +73,7 @@ class Carrier:
         wanted = np.sort(np.concatenate([target.origins for target in targets]))
         keys: _Lost | None = None
         for target in targets:
+            self._check()
             lost = target.selected[target.origins == NOWHERE]
             if len(lost) and not moves.is_appended(target.rows.fragment):
                 if keys is None:
@@ -83,6 +86,7 @@ class Carrier:
         keys, addresses = [np.empty(0, KEY_TYPE)], [np.empty(0, np.uint64)]
         live = {fragment.fragment_id: fragment for fragment in self._dataset.get_fragments()}
         for source in sources:
+            self._check()
             known = np.isin(address(source.work.fragment_id, source.selected), wanted)
             rows = source.selected[~known]
             now = live.get(source.work.fragment_id)
@@ -115,6 +119,7 @@ class Carrier:
         for source in sources:
             if source.work.fragment_id in from_fragments and set(target.work.columns) <= set(source.work.columns):
                 for offsets, columns in source.values():
+                    self._check()
                     addresses = address(source.work.fragment_id, offsets)
                     first, end = np.searchsorted(origins, [addresses[0], addresses[-1] + np.uint64(1)])
                     inside = np.flatnonzero(np.isin(origins[first:end], addresses)) + first

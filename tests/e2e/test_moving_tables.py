@@ -271,6 +271,28 @@ def test_a_table_that_changes_again_and_again(inline: Connection, log: Path, mon
     assert table.to_lance().tags.list() == {}
 
 
+def test_updates_without_end_do_not_end_the_job(inline: Connection, log: Path) -> None:
+    """A row is updated whenever it is computed. After some plans the job leaves it to the next one."""
+    table = make_table(inline, 40, rows_per_fragment=20)
+    path, uri = str(log), table.uri
+
+    @udf
+    def double(x: int) -> int:
+        log_call(path, x)
+        if x % 1000 == 5 and x < 9000:
+            lance.dataset(uri).update({"x": f"CASE WHEN x = {x} THEN x + 1000 ELSE x END"}, where=f"x IN ({x}, {20 + x // 1000})")
+        return 2 * x
+
+    table.add_columns({"double": double})
+    result = table.backfill("double")
+    assert (result.status, len(result.replans)) == ("DONE", 5)
+    assert by_x(table, "double") == {**{x: 2 * x for x in range(40) if x != 5}, 6005: None}
+    assert calls(log) == sorted([*range(40), *range(1005, 6000, 1000)])
+    table.to_lance().update({"x": "9005"}, where="x = 6005")
+    assert table.backfill("double").rows_done == 1
+    assert by_x(table, "double") == {**{x: 2 * x for x in range(40) if x != 5}, 9005: 18010}
+
+
 def test_a_where_over_row_addresses_is_not_planned_anew(inline: Connection, gate: Gate, log: Path) -> None:
     """The addresses are other rows' now."""
     table = new_table(inline, gate, log)
