@@ -195,7 +195,7 @@ class _Run:
     ) -> None:
         """One layer after the other, each from what the one before published."""
         job = JobParts(
-            self._job_id, self._table, self._request, self._meter, tags, self._compute, self._timed,
+            self._job_id, self._table, self._request, self._meter, tags, self._check_cancelled, self._compute, self._timed,
             lambda plan, settings: self._describe(plan, settings, recorded),
         )  # fmt: skip
         with self._timed("plan"):
@@ -205,6 +205,10 @@ class _Run:
         for index, (columns, former) in enumerate(zip(layers, formers, strict=True)):
             Layer(job, columns, index, self._outcome, changed, feeds).run(former)
         tags.collect(dead)
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise JobCancelled("the job was cancelled; finished work is kept and the next backfill takes it up")
 
     def _see_to_indexes(self) -> list[str]:
         """What indexes on the columns leave out, after they were optimized where that is asked for."""

@@ -13,7 +13,9 @@ from runner.backfill.carry import Carrier, Former
 from runner.backfill.checkpoint import StagedFragment, staging_root
 from runner.backfill.commit import Publisher, TableMoved
 from runner.backfill.driver import Meter
-from runner.backfill.plan import BackfillPlan, Part, Planner, Upstream
+from runner.backfill.plan import BackfillPlan, Part, Upstream, field_ids
+from runner.backfill.planner import Planner
+from runner.backfill.selection import ColumnState
 from runner.backfill.settled import SettledRows, from_bytes
 from runner.backfill.work import FragmentWork, Pass, TargetColumn
 from runner.errors import CommitConflict, RunnerError
@@ -35,6 +37,7 @@ class JobParts:
     """What the layers of a job share.
 
     Attributes:
+        check: raises where the job was cancelled.
         compute: runs the works of a plan, and calls back with each fragment that is finished.
         timed: makes a block count as a phase of the job.
         describe: puts a plan with work on record.
@@ -45,6 +48,7 @@ class JobParts:
     request: Request
     meter: Meter
     tags: ReadTags
+    check: Callable[[], None]
     compute: Callable[[Pass, BackfillPlan, Callable[[StagedFragment], None]], list[StagedFragment]]
     timed: Callable[[str], AbstractContextManager[None]]
     describe: Callable[[BackfillPlan, Pass], None]
@@ -153,7 +157,7 @@ class Layer:
     def _carry(self, works: Sequence[FragmentWork]) -> None:
         for former in self._formers:
             if works and former.works and former.dataset.version != self._dataset.version:
-                Carrier(former, self._dataset, self._settings).carry(works)
+                Carrier(former, self._dataset, self._settings, self._job.check).carry(works)
 
     def _fill(self) -> None:
         """Compute what is planned, and publish it, in parts where that is asked for."""
@@ -259,8 +263,18 @@ class Layer:
     def _clean_up(self) -> None:
         for folder in self._folders:
             self._store.delete_folder(folder)
+        if self._outcome.versions:
+            self._forget_maps()
         if self._outcome.versions and self._dataset.has_stable_row_ids and self._job.request.is_whole_table:
             mark_fresh(self._store, self._dataset, self._job.table, self._plan_now)
+
+    def _forget_maps(self) -> None:
+        """Of data files that are no more."""
+        latest = self._job.table.to_lance()
+        for column in self._targets.values():
+            ids = field_ids(latest, column.name)
+            files = {ColumnState.of(fragment.metadata, ids).name or "" for fragment in latest.get_fragments()}
+            SettledRows(self._store, self._job.table.name, column.name, column.spec.inputs).forget(files)
 
 
 def dead_formers(table: Table, request: Request, layers: Sequence[Sequence[str]], dead: dict[str, int]) -> Iterator[list[Former]]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.backfill.offsets import Offsets
-from runner.backfill.plan import BackfillPlan, Part, Planner, Upstream
+from runner.backfill.plan import BackfillPlan, Part, Upstream
+from runner.backfill.planner import Planner
 from runner.backfill.reader import FragmentRows
 from runner.errors import BadInput
 from runner.targets import Request, resolve, target_columns

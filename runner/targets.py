@@ -215,6 +215,11 @@ def _target(name: str, request: Request, dataset: Any, table: str, store: Store)
             f"column {name!r} of {table!r} is not computed: no function is attached; add_columns({{...}}) makes a computed "
             "column, backfill(..., udf=...) attaches a function to this one"
         )
+    if stored is None and request.stale:
+        raise BadInput(
+            f"column {name!r} of {table!r} has no version that its values could be older than: no function has computed it yet; "
+            "leave out stale=True to fill its NULLs, or use force=True to compute all of it"
+        )
     if request.specs is not None:
         spec = request.specs[name]
     else:

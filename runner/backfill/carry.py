@@ -7,7 +7,8 @@ of the new works, so that workers go on from it as from parts of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from runner.backfill.input_hash import KEY_TYPE, Keys, find, keys_of
 from runner.backfill.moves import NOWHERE, Moves, address
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.parts import merged
-from runner.backfill.plan import input_files, input_ids, staged_paths
+from runner.backfill.plan import input_files, input_ids
+from runner.backfill.planner import staged_paths
 from runner.backfill.reader import FragmentRows
 from runner.backfill.work import FragmentWork, Pass
 
@@ -44,9 +46,11 @@ class Carrier:
 
     Args:
         dataset, settings: those of the new plan.
+        check: called again and again; raises to stop.
     """
 
-    def __init__(self, former: Former, dataset: Any, settings: Pass) -> None:
+    def __init__(self, former: Former, dataset: Any, settings: Pass, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
         self._former = former
         self._dataset = dataset
         self._settings = settings
@@ -64,26 +68,37 @@ class Carrier:
         if not new or not sources:
             return
         moves = Moves(self._former.dataset, self._dataset, self._input_ids)
-        targets = [_Target(self._dataset, self._settings, work) for work in new]
-        for target in targets:
-            target.origins = moves.origins(target.rows.fragment)[target.selected]
-        wanted = np.sort(np.concatenate([target.origins for target in targets]))
-        keys: _Lost | None = None
-        for target in targets:
-            lost = target.selected[target.origins == NOWHERE]
-            if len(lost) and not moves.is_appended(target.rows.fragment):
-                if keys is None:
-                    keys = self._keys_of_lost(sources, wanted)
-                self._find(target, lost, keys)
-            self._fill(target, sources)
+        by_fragment: dict[int, list[_Source]] = {}
+        for source in sources:
+            by_fragment.setdefault(source.work.fragment_id, []).append(source)
+        lost_rows = False
+        for work in new:
+            target = self._target(work, moves)
+            lost_rows |= bool((target.origins == NOWHERE).any()) and not moves.is_appended(target.rows.fragment)
+            for fragment_id, offsets in _by_fragment(target.origins):
+                for source in by_fragment.get(fragment_id, ()):
+                    source.found[offsets] = True
+        staged = self._keys_of_lost(sources) if lost_rows else None
+        for work in new:
+            target = self._target(work, moves)
+            if staged is not None and len(staged.keys) and not moves.is_appended(target.rows.fragment):
+                self._find(target, staged)
+            self._fill(target, by_fragment)
 
-    def _keys_of_lost(self, sources: Sequence[_Source], wanted: npt.NDArray[np.uint64]) -> _Lost:
+    def _target(self, work: FragmentWork, moves: Moves) -> _Target:
+        self._check()
+        rows = FragmentRows(self._dataset.get_fragment(work.fragment_id))
+        selected = _selected(work, rows, self._settings)
+        return _Target(work, rows, selected, moves.origins(rows.fragment)[selected])
+
+    def _keys_of_lost(self, sources: Sequence[_Source]) -> _Lost:
         """Staged rows that are not known to be anywhere now."""
         keys, addresses = [np.empty(0, KEY_TYPE)], [np.empty(0, np.uint64)]
         live = {fragment.fragment_id: fragment for fragment in self._dataset.get_fragments()}
         for source in sources:
-            known = np.isin(address(source.work.fragment_id, source.selected), wanted)
-            rows = source.selected[~known]
+            self._check()
+            rows = source.selected()
+            rows = rows[~source.found[rows]]
             now = live.get(source.work.fragment_id)
             if now is not None and self._has_same_inputs(source.rows.fragment, now):  # these are where they were
                 rows = minus(rows, FragmentRows(now).offsets())
@@ -97,24 +112,25 @@ class Carrier:
     def _has_same_inputs(self, old: Any, new: Any) -> bool:
         return set(input_files(old.metadata, self._input_ids)) == set(input_files(new.metadata, self._input_ids))
 
-    def _find(self, target: _Target, lost: Offsets, staged: _Lost) -> None:
+    def _find(self, target: _Target, staged: _Lost) -> None:
         """Set the origins of rows that have the inputs of a staged row."""
-        if not len(staged.keys):
-            return
-        at = find(staged.keys, keys_of(target.rows, self._inputs, lost, row_ids=self._row_ids))
-        target.origins = target.origins.copy()
-        target.origins[np.searchsorted(target.selected, lost)] = np.where(at < 0, NOWHERE, staged.addresses[at])
+        missing = np.flatnonzero(target.origins == NOWHERE)
+        if len(missing):
+            at = find(staged.keys, keys_of(target.rows, self._inputs, target.selected[missing], row_ids=self._row_ids))
+            target.origins[missing] = np.where(at < 0, NOWHERE, staged.addresses[at])
 
-    def _fill(self, target: _Target, sources: Sequence[_Source]) -> None:
-        """Save the parts of one work, source by source."""
-        from_fragments = np.unique(target.origins[target.origins != NOWHERE] >> np.uint64(32))
+    def _fill(self, target: _Target, sources: dict[int, list[_Source]]) -> None:
+        """Save the parts of one work, fragment by fragment of the values' origin."""
         order = np.argsort(target.origins, kind="stable")
         origins = target.origins[order]
         saver = _Saver(Staging(self._settings.store, target.work.folder), target.work.columns)
-        for source in sources:
-            if source.work.fragment_id in from_fragments and set(target.work.columns) <= set(source.work.columns):
+        for fragment_id in np.unique(origins[origins != NOWHERE] >> np.uint64(32)).tolist():
+            for source in sources.get(fragment_id, ()):
+                if not set(target.work.columns) <= set(source.work.columns):
+                    continue
                 for offsets, columns in source.values():
-                    addresses = address(source.work.fragment_id, offsets)
+                    self._check()
+                    addresses = address(fragment_id, offsets)
                     first, end = np.searchsorted(origins, [addresses[0], addresses[-1] + np.uint64(1)])
                     inside = np.flatnonzero(np.isin(origins[first:end], addresses)) + first
                     at = pa.array(np.searchsorted(addresses, origins[inside]))
@@ -130,6 +146,7 @@ class _Lost:
     addresses: npt.NDArray[np.uint64]
 
 
+@dataclass
 class _Target:
     """A new work with nothing staged.
 
@@ -137,15 +154,18 @@ class _Target:
         origins: for each selected row its old address, or `NOWHERE`.
     """
 
-    def __init__(self, dataset: Any, settings: Pass, work: FragmentWork) -> None:
-        self.work = work
-        self.rows = FragmentRows(dataset.get_fragment(work.fragment_id))
-        self.selected = _selected(work, self.rows, settings)
-        self.origins: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
+    work: FragmentWork
+    rows: FragmentRows
+    selected: Offsets
+    origins: npt.NDArray[np.uint64]
 
 
 class _Source:
-    """An old work that has something staged."""
+    """An old work that has something staged.
+
+    Attributes:
+        found: for each row of the fragment, whether it is known where it is now.
+    """
 
     def __init__(self, former: Former, work: FragmentWork, existing: set[str]) -> None:
         self.work = work
@@ -153,19 +173,24 @@ class _Source:
         self._staging = Staging(former.settings.store, work.folder)
         self._done = self._staging.finished(former.settings.policy) if done_path(work.folder) in existing else None
         self.rows = FragmentRows(former.dataset.get_fragment(work.fragment_id))
-        selected = _selected(work, self.rows, former.settings)
-        self.selected = self._good(self._done, selected) if self._done else intersection(selected, self._staging.covered())
+        self.found = np.zeros(self.rows.physical, np.bool_)
+
+    def selected(self) -> Offsets:
+        """Rows with a staged value."""
+        selected = _selected(self.work, self.rows, self._settings)
+        return self._good(self._done, selected) if self._done else intersection(selected, self._staging.covered())
 
     def values(self) -> Iterator[tuple[Offsets, dict[str, Any]]]:
         """Staged rows in ascending order, and their values by column."""
         if self._done is None:
             yield from merged(self._staging)
             return
+        selected = self.selected()
         readers = {column.column: self._batches(column) for column in self._done.columns}
         start = 0
         for arrays in zip(*readers.values(), strict=True):
             offsets = np.arange(start, start + len(arrays[0]), dtype=np.uint32)
-            inside = np.flatnonzero(contains(self.selected, offsets))
+            inside = np.flatnonzero(contains(selected, offsets))
             start += len(arrays[0])
             if len(inside):
                 yield offsets[inside], {name: array.take(pa.array(inside)) for name, array in zip(readers, arrays, strict=True)}
@@ -219,3 +244,12 @@ class _Saver:
 
 def _selected(work: FragmentWork, rows: FragmentRows, settings: Pass) -> Offsets:
     return work.selected(rows, settings, work.row_map(settings))
+
+
+def _by_fragment(addresses: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """The offsets of addresses by their fragment."""
+    known = np.sort(addresses[addresses != NOWHERE])
+    fragments = known >> np.uint64(32)
+    edges = np.flatnonzero(np.diff(fragments, prepend=~fragments[:1]))
+    for start, stop in itertools.pairwise([*edges.tolist(), len(known)]):
+        yield int(fragments[start]), (known[start:stop] & np.uint64(0xFFFFFFFF)).astype(np.int64)

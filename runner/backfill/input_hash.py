@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ _NULL, _VALUE = b"\x00", b"\x01"
 def row_keys(arrays: Sequence[Any]) -> Keys:
     """A key of 16 bytes for each row of some arrays of the same length. Equal rows have equal keys, whatever lies around them."""
     cells = [_cells(array) for array in arrays]
-    count = len(arrays[0]) if arrays else 0
-    return np.array([_digest([cell(row) for cell in cells]) for row in range(count)], KEY_TYPE)
+    rows = zip(*cells, strict=True)
+    return np.array([hashlib.blake2b(b"".join(row), digest_size=KEY_BYTES).digest() for row in rows], KEY_TYPE)
 
 
 def keys_of(rows: FragmentRows, inputs: Sequence[str], offsets: Offsets, *, row_ids: bool = False) -> Keys:
@@ -49,27 +49,23 @@ def find(keys: Keys, asked: Keys) -> npt.NDArray[np.int64]:
     return np.where(keys[at] == asked, at, -1)
 
 
-def _digest(cells: Sequence[bytes | None]) -> bytes:
-    found = hashlib.blake2b(digest_size=KEY_BYTES)
-    for cell in cells:
-        if cell is None:
-            found.update(_NULL)
-        else:
-            found.update(_VALUE + len(cell).to_bytes(8, "little"))
-            found.update(cell)
-    return found.digest()
-
-
-def _cells(array: Any) -> Callable[[int], bytes | None]:
-    """The bytes of each value of an array, None for NULL."""
+def _cells(array: Any) -> list[bytes]:
+    """Each value of an array as bytes that say where they end."""
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    valid = np.asarray(array.is_valid())
     matrix = _matrix(array)
     if matrix is not None:
-        return lambda row: matrix[row].tobytes() if valid[row] else None
-    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        return lambda row: array[row].as_py()
-    return lambda row: repr(array[row].as_py()).encode() if valid[row] else None
+        width = matrix.shape[1]
+        head = np.frombuffer(_VALUE + width.to_bytes(8, "little"), np.uint8)
+        blob = np.hstack([np.broadcast_to(head, (len(matrix), len(head))), matrix]).tobytes()
+        step = width + len(head)
+        found = [blob[start : start + step] for start in range(0, len(blob), step)]
+        for row in np.flatnonzero(array.is_null()) if array.null_count else ():
+            found[row] = _NULL
+        return found
+    is_binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
+    values = array.to_pylist()
+    encoded = values if is_binary else [None if value is None else repr(value).encode() for value in values]
+    return [_NULL if value is None else _VALUE + len(value).to_bytes(8, "little") + value for value in encoded]
 
 
 def _matrix(array: Any) -> Any:

@@ -27,10 +27,24 @@ def address(fragment_id: int, offsets: Any) -> Addresses:
 
 @dataclass
 class _Known:
-    """A fragment whose rows can be traced: its input files, and the old address of each row (None: they never moved)."""
+    """A fragment whose rows can be traced: its input files, and where its rows were (None: they never moved)."""
 
     inputs: frozenset[str]
-    origins: Addresses | None
+    origins: _Runs | None
+
+
+class _Runs:
+    """Addresses, most of which are one more than the one before, in a few bytes for each run of such."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        ahead = np.where(addresses == NOWHERE, NOWHERE, addresses - np.arange(len(addresses), dtype=np.uint64))
+        starts = np.flatnonzero(np.diff(ahead, prepend=~ahead[:1]))
+        self._ahead = ahead[starts]
+        self._lengths = np.diff(starts, append=len(addresses))
+
+    def addresses(self) -> Addresses:
+        ahead = np.repeat(self._ahead, self._lengths)
+        return np.where(ahead == NOWHERE, NOWHERE, ahead + np.arange(len(ahead), dtype=np.uint64))
 
 
 class Moves:
@@ -84,7 +98,7 @@ class Moves:
             return  # not what is described above; the rows count as unknown
         start = 0
         for meta in new:
-            self._known[meta.id] = _Known(self._inputs(meta), joined[start : start + meta.physical_rows])
+            self._known[meta.id] = _Known(self._inputs(meta), _Runs(joined[start : start + meta.physical_rows]))
             start += meta.physical_rows
 
     def _fragment(self, version: int, meta: Any) -> Any:
@@ -101,7 +115,7 @@ class Moves:
         known = self._known.get(meta.id)
         if known is None or known.inputs != self._inputs(meta):
             return np.full(meta.physical_rows, NOWHERE)
-        return address(meta.id, np.arange(meta.physical_rows)) if known.origins is None else known.origins
+        return address(meta.id, np.arange(meta.physical_rows)) if known.origins is None else known.origins.addresses()
 
     def _inputs(self, meta: Any) -> frozenset[str]:
         return frozenset(str(file.path) for file in meta.files if self._field_ids.intersection(file.fields))

@@ -3,14 +3,14 @@
 In a column file that the runner wrote, the file itself tells. A compaction merges such files and an update copies rows, and
 only values survive either. So the keys of these rows' inputs (see `input_hash`) are kept with the function's version, in
 ``_runner/settled/<table>/<column>/``. A NULL in a file of Lance's own counts as done where its inputs' key is there: it stays
-done wherever the row goes, and is computed anew once its inputs are others.
+done wherever the row goes, and is computed anew once its inputs are others. What was found of a file is kept below ``maps/``.
 """
 
 from __future__ import annotations
 
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from runner.backfill.reader import FragmentRows
 from runner.store import Store
 
 FOLDER = "settled"
+MAPS = "maps"
 MAX_OBJECTS = 16  # of a column, before they become one
 
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("version", pa.string()), ("skipped", pa.bool_())])
@@ -51,8 +52,29 @@ class SettledRows:
         self._folder = f"{FOLDER}/{urllib.parse.quote(table, safe='')}/{urllib.parse.quote(column, safe='')}"
         self._known: _Known | None = None
 
-    def row_map(self, rows: FragmentRows) -> RowMap | None:
-        """Which NULLs of a fragment's column are done, None where nothing is known of any. Reads their inputs."""
+    def row_map(self, rows: FragmentRows, file: str, inputs: str, *, keep: bool = False) -> RowMap | None:
+        """Which NULLs of a fragment's column are done, None where nothing is known of any. Reads their inputs, once.
+
+        Args:
+            file: the data file that holds the column; `inputs`: digest of those that hold its inputs.
+            keep: keep what is found for the next time, as neither file ever changes.
+        """
+        path = f"{self._folder}/{MAPS}/{file.removesuffix('.lance')}-{inputs}.json"
+        kept = self._store.get(path)
+        if kept is not None:
+            return RowMap.from_json(kept.decode())
+        found = self._find(rows)
+        if found is not None and keep:
+            self._store.put(path, found.to_json().encode())
+        return found
+
+    def forget(self, files: Collection[str]) -> None:
+        """Drop what was kept of data files other than these."""
+        stems = {file.removesuffix(".lance") for file in files}
+        maps = [path for path, _ in self._store.objects(f"{self._folder}/{MAPS}")]
+        self._store.delete(path for path in maps if path.rsplit("/", 1)[1].rpartition("-")[0] not in stems)
+
+    def _find(self, rows: FragmentRows) -> RowMap | None:
         known = self._load_known()
         if not len(known.keys):
             return None
@@ -73,7 +95,7 @@ class SettledRows:
         whole = pa.concat_tables([SCHEMA.empty_table(), *tables])
         if not len(whole):
             return
-        old = [path for path, _ in self._store.objects(self._folder)]
+        old = self._key_paths()
         merged = old if len(old) >= MAX_OBJECTS else []
         table = _newest(pa.concat_tables([*self._load(merged), whole]))
         order = max((int(path.rsplit("/", 1)[1].split("-")[0]) for path in old), default=0) + 1
@@ -83,11 +105,14 @@ class SettledRows:
 
     def _load_known(self) -> _Known:
         if self._known is None:
-            paths = sorted(path for path, _ in self._store.objects(self._folder))
-            table = _newest(pa.concat_tables([SCHEMA.empty_table(), *self._load(paths)]))
+            table = _newest(pa.concat_tables([SCHEMA.empty_table(), *self._load(self._key_paths())]))
             versions = table.column("version").to_numpy(zero_copy_only=False).astype(str)
             self._known = _Known(_keys(table), versions, table.column("skipped").to_numpy(zero_copy_only=False).astype(bool))
         return self._known
+
+    def _key_paths(self) -> list[str]:
+        """Objects with keys, oldest first."""
+        return sorted(path for path, _ in self._store.objects(self._folder) if path.endswith(".arrow"))
 
     def _load(self, paths: Iterable[str]) -> list[Any]:
         loaded = [self._store.get(path) for path in paths]

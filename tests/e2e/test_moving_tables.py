@@ -271,6 +271,30 @@ def test_a_table_that_changes_again_and_again(inline: Connection, log: Path, mon
     assert table.to_lance().tags.list() == {}
 
 
+def test_updates_without_end_do_not_end_the_job(inline: Connection, log: Path) -> None:
+    """A row is updated whenever it is computed. After some plans the job leaves it to the next one."""
+    table = make_table(inline, 40, rows_per_fragment=20)
+    path, uri = str(log), table.uri
+
+    @udf
+    def double(x: int) -> int:
+        log_call(path, x)
+        if x % 1000 == 5 and x < 9000:
+            lance.dataset(uri).update({"x": "x + 1000"}, where=f"x IN ({x}, {20 + x // 1000})")
+        return 2 * x
+
+    table.add_columns({"double": double})
+    result = table.backfill("double")
+    assert (result.status, len(result.replans)) == ("DONE", 5)
+    left = {x: 2 * x for x in range(40) if x != 5 and not 20 <= x < 26}
+    moved = range(1020, 1025)
+    assert by_x(table, "double") == {**left, **{x: 2 * x for x in moved}, 1025: None, 6005: None}
+    assert calls(log) == sorted([*range(40), *range(1005, 6000, 1000), *moved])
+    table.to_lance().update({"x": "9005"}, where="x = 6005")
+    assert table.backfill("double").rows_done == 2
+    assert by_x(table, "double") == {**left, **{x: 2 * x for x in moved}, 1025: 2050, 9005: 18010}
+
+
 def test_a_where_over_row_addresses_is_not_planned_anew(inline: Connection, gate: Gate, log: Path) -> None:
     """The addresses are other rows' now."""
     table = new_table(inline, gate, log)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from runner import Connection, udf
 from runner.backfill.checkpoint import StagedFragment
-from runner.backfill.plan import Planner
+from runner.backfill.planner import Planner
 from runner.backfill.worker import Worker
 from runner.targets import Request, resolve
 from tests.e2e.helpers import calls, log_call

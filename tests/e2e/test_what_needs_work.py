@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from runner import UDF, Connection, Table, connect, udf
-from tests.e2e.helpers import append, by_x, calls, failing_while, log_call, make_table, numbers
+from runner.backfill.input_hash import keys_of
+from tests.e2e.helpers import append, by_x, calls, failing_while, files, log_call, make_table, numbers
 
 
 def odd_only(log: Path) -> UDF:
@@ -68,6 +70,32 @@ def test_null_results_of_changed_inputs_are_computed_anew(inline: Connection, lo
     assert table.backfill("odd").rows_done == 2
     assert calls(log) == [105, 107]
     assert by_x(table, "odd") == {x: x if x % 2 else None for x in {*range(20), 105, 107} - {4, 6}}
+
+
+def test_the_inputs_of_nulls_are_read_once_after_a_compaction(
+    inline: Connection, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def counting(rows: Any, inputs: Any, offsets: Any, **options: Any) -> Any:
+        hashed.append(len(offsets))
+        return keys_of(rows, inputs, offsets, **options)
+
+    table = make_table(inline, 40, rows_per_fragment=15)
+    table.add_columns({"odd": odd_only(log)})
+    table.backfill("odd")
+    compact(table)
+    monkeypatch.setattr("runner.backfill.settled.keys_of", counting)
+    for _ in range(3):
+        append(table, numbers(41, 42))
+        assert table.backfill("odd").rows_done == 1
+    assert hashed == [20]
+    compact(table)
+    assert table.backfill("odd").rows_done == 0
+    assert hashed == [20, 20]
+    append(table, numbers(43, 44))
+    table.backfill("odd")
+    assert len(files(f"{inline.uri}/_runner/settled/t/odd/maps")) == 1
 
 
 def test_skipped_rows_survive_a_compaction(inline: Connection, log: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ten million rows in a hundred fragments under a memory limit, while another process appends. Run with ``-m slow``."""
+"""Ten million rows in a hundred fragments under a memory limit, while another process writes. Run with ``-m slow``."""
 
 from __future__ import annotations
 
@@ -81,4 +81,35 @@ def test_ten_million_rows_under_a_limit_with_appends_meanwhile(folder: Path, gro
     print({key: second[key] for key in ("rows_done", "rows_valid", "seconds")})
     assert (second["rows_done"], second["rows_valid"]) == (ROWS + appended - covered, covered)
     assert wrong(uri, ROWS + appended) == 0
+    assert group.kills() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_million_rows_under_a_limit_with_every_kind_of_writer_meanwhile(folder: Path, group: Group) -> None:
+    uri = f"{folder}/db/t.lance"
+    lance.write_dataset(batches(), uri, schema=pa.schema({"row": pa.int64()}), max_rows_per_file=ROWS // FRAGMENTS)
+    backfill = cli("backfill", f"{folder}/db", "t", "out", "--udf", "fault_functions:tripled", "--json")
+    with spawned([sys.executable, str(HERE / "faults_writer.py"), uri, str(ROWS), str(folder)], folder) as writer:
+        with spawned(group.command(backfill), folder) as child:
+            wait_until(lambda: any(Path(f"{folder}/db/_runner").rglob("done.json")), "a fragment is finished", child=child)
+            (folder / "begin").touch()
+            result = child.result(500)
+        wait_until((folder / "written").exists, "everything was written once", child=writer)
+        (folder / "stop").touch()
+        done = writer.result()
+    print(done)
+    print({key: result[key] for key in ("rows_done", "rows_resumed", "replans", "seconds", "version_before", "version_after")})
+    print(f"limit {group.limit >> 20} MB; processes {group.peak >> 20} MB, with page cache {group.charged() >> 20} MB at most")
+    assert group.kills() == 0
+    assert len(result["replans"]) >= 1
+    assert done["compact"] >= 1
+    table = lance.dataset(uri).to_table(columns=["row", "out"], filter="out IS NOT NULL")
+    assert len(table) > 0.99 * ROWS
+    assert np.array_equal(table["out"].to_numpy(), 3 * table["row"].to_numpy() + 1)
+    with spawned(group.command(cli("backfill", f"{folder}/db", "t", "out", "--json")), folder) as child:
+        second = child.result()
+    print({key: second[key] for key in ("rows_done", "rows_valid", "seconds")})
+    assert lance.dataset(uri).count_rows("out IS NULL OR out <> 3 * row + 1") == 0
+    assert second["rows_done"] < 0.02 * ROWS
     assert group.kills() == 0

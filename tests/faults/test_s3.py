@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import uuid
 from pathlib import Path
@@ -99,6 +100,25 @@ def test_where_and_append(table: Table) -> None:
         assert table.backfill("out", progress=False).rows_done == 1
     assert values(table) == [*expected(), 3 * ROWS + 1]
     assert objects(table, "staging", "leases") == []
+
+
+def test_a_compaction_and_a_clean_up_meanwhile(table: Table, tmp_path: Path) -> None:
+    """The job is cancelled once a part is done, so that the table changes at a known point; then it is run again."""
+    (tmp_path / "calls.fail").write_text("650")
+    with table.connection.context("inline"):
+        with pytest.raises(BackfillFailed):
+            table.backfill("out", commit_every=250, progress=False)
+        assert values(table) == expected(set(range(500, ROWS)))
+        table.to_lance().optimize.compact_files()
+        (tmp_path / "calls.fail").unlink()
+        assert table.backfill("out", limit=100, progress=False).rows_left == 400
+        table.to_lance().update({"row": f"row + {ROWS}"}, where="row = 0")
+        table.to_lance().cleanup_old_versions(dt.timedelta(0), delete_unverified=True)
+        result = table.backfill("out", progress=False)
+    assert result.rows_done == 400
+    assert sorted(values(table))[:3] == [1, 4, 7]
+    assert objects(table, "staging", "leases") == []
+    assert table.to_lance().tags.list() == {}
 
 
 def test_rows_that_fail_are_skipped_and_run_again(table: Table, tmp_path: Path) -> None:
