@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from runner.backfill.blobs import has_blobs, read_with_blobs
 from runner.backfill.offsets import Offsets
 from runner.backfill.reader import FragmentRows, read
 
@@ -35,10 +36,16 @@ def keys_of(rows: FragmentRows, inputs: Sequence[str], offsets: Offsets, *, row_
         row_ids: whether a row's stable id is part of its key, so that it is found again only as itself.
     """
     found = [np.empty(0, KEY_TYPE)]
-    for at, batch in read(rows, list(dict.fromkeys(inputs)), offsets):
+    for at, batch in _read(rows, list(dict.fromkeys(inputs)), offsets):
         ids = [rows.row_ids()[rows.positions(at)]] if row_ids else []
         found.append(row_keys([*(batch.column(name) for name in inputs), *map(pa.array, ids)]))
     return np.concatenate(found)
+
+
+def _read(rows: FragmentRows, names: list[str], offsets: Offsets) -> Iterator[tuple[Offsets, Any]]:
+    """The inputs, blobs by their content: a plain read gives the places where they lie, which say nothing of it."""
+    dataset = rows.fragment._ds
+    return read_with_blobs(rows, dataset, names, offsets) if has_blobs(dataset.schema, names) else read(rows, names, offsets)
 
 
 def find(keys: Keys, asked: Keys) -> npt.NDArray[np.int64]:

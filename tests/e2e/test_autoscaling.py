@@ -14,6 +14,7 @@ PROGRAM = """
 import json, os, sys, time
 import pyarrow as pa
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -36,7 +37,7 @@ try:
         demand = 0
         while not demand:
             assert not job.done(), job.result()
-            demand = sum(actor["State"] == "PENDING_CREATION" for actor in ray._private.state.actors().values())
+            demand = len(get_cluster_status(cluster.address).resource_demands.ray_task_actor_demand)
         cluster.add_node(num_cpus=1)
         result = job.result(timeout=60)
     values = table.to_arrow(["doubled"])["doubled"].to_pylist()

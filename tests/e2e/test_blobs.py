@@ -140,7 +140,9 @@ def test_only_what_is_chosen_is_read_a_few_megabytes_at_a_time(inline: Connectio
     table.add_columns({"y": size})
     assert table.backfill("y", where="x >= 20 AND x < 40", progress=False).rows_done == 17
     chosen = [x for x in LIVE if 20 <= x < 40]
-    assert sorted((address >> 32) * 30 + (address & 0xFFFFFFFF) for chunk in read for address in chunk) == chosen
+    seen = [(address >> 32) * 30 + (address & 0xFFFFFFFF) for chunk in read for address in chunk]
+    assert sorted(set(seen)) == chosen
+    assert len(seen) < 1.5 * len(chosen)  # those that gave NULL are read once more, for the hash of their inputs
     for chunk in read:
         total = sum(len(content((address >> 32) * 30 + (address & 0xFFFFFFFF)) or b"") for address in chunk)
         assert total <= 5000

@@ -101,15 +101,20 @@ def test_uv_from_a_lock_file(project: Path, cluster: RayCluster) -> None:
     out = drive(HUMANIZE + manifest + RUN, project, cluster)
     assert out.startswith("1.5 million ")
     assert len(cluster.environments("uv")) == 1
+
+
+def test_what_the_installer_says_is_told(project: Path) -> None:
+    """By uv: of a file with another hash than the lock's. Ray tries three times."""
     (project / "pylock.toml").write_text(PYLOCK.replace("106a", "0000"))
-    failed = """
+    source = """
+manifest = ManifestFactory.create_uv("dev").lock_path("pylock.toml").build()
 try:
     with db.context(cluster="local", manifest=manifest):
         table.backfill("words", progress=False)
 except RunnerError as exc:
     print(type(exc).__name__, exc)
 """
-    out = drive(HUMANIZE + manifest + failed, project, cluster)
+    out = drive(HUMANIZE + source, project, None)
     assert out.startswith("EnvironmentFailed workers cannot be given their environment: ")
     assert "Hash mismatch for `humanize==4.12.0`" in out
 
