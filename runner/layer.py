@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runner.backfill.carry import Carrier, Former
+from runner.backfill.carry import Former, carry
 from runner.backfill.checkpoint import StagedFragment, staging_root
 from runner.backfill.commit import Publisher, TableMoved
 from runner.backfill.driver import Meter
@@ -128,8 +128,9 @@ class Layer:
                 break
             except TableMoved as moved:
                 self._start_over(moved)
-        self._adopt_function()
-        self._clean_up()
+        with self._job.timed("commit" if self._outcome.versions else "plan"):
+            self._adopt_function()
+            self._clean_up()
 
     def _plan(self) -> None:
         request, outcome = self._job.request, self._outcome
@@ -157,7 +158,7 @@ class Layer:
     def _carry(self, works: Sequence[FragmentWork]) -> None:
         for former in self._formers:
             if works and former.works and former.dataset.version != self._dataset.version:
-                Carrier(former, self._dataset, self._settings, self._job.check).carry(works)
+                carry(former, self._dataset, self._settings, works, self._job.check)
 
     def _fill(self) -> None:
         """Compute what is planned, and publish it, in parts where that is asked for."""

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner import console, shipping
-from runner.backfill.plan import BackfillPlan, field_ids
-from runner.backfill.selection import ColumnState
+from runner.backfill.plan import BackfillPlan
 from runner.context import Context, current_context
 from runner.errors import BadInput, ColumnNotFound, NotComputed, RowError
+from runner.failed_rows import failed_rows
 from runner.functions import UDF, as_udf
 from runner.jobs import Handle, Job
 from runner.layering import in_layers, plan_only
-from runner.records import JobRecords
 from runner.result import BackfillResult
 from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
 from runner.store import refused
@@ -208,6 +207,9 @@ class Table:
     def errors(self, column: str) -> list[RowError]:
         """Rows of a computed column that are NULL because the function failed on them, by row address.
 
+        A row that a compaction moved is listed where it is now. What its error was is known as long as the version that the
+        job read is there.
+
         Raises:
             ColumnNotFound, NotComputed: there is no such computed column.
         """
@@ -216,25 +218,7 @@ class Table:
             raise ColumnNotFound(f"table {self.name!r} has no column {column!r}; it has {', '.join(dataset.schema.names)}")
         if column not in computed_columns(dataset.schema):
             raise NotComputed(f"column {column!r} of {self.name!r} is not computed, so no function can have failed on it")
-        skipped = self._skipped_rows(dataset, column)
-        records = JobRecords(self.connection.store)
-        found: dict[int, RowError] = {}
-        for record in records.latest(self.name):
-            if column in record.columns:
-                for error in records.errors(record.job_id):
-                    if error.row_address in skipped:
-                        found.setdefault(error.row_address, error)
-        return [found[address] for address in sorted(found)]
-
-    def _skipped_rows(self, dataset: Any, column: str) -> set[int]:
-        ids = field_ids(dataset, column)
-        options = self.connection.store.storage_options
-        addresses: set[int] = set()
-        for fragment in dataset.get_fragments():
-            row_map = ColumnState.of(fragment.metadata, ids).row_map(f"{self.uri}/data", options)
-            for rows in row_map.skipped.values() if row_map else ():
-                addresses.update((fragment.fragment_id << 32) | int(row) for row in rows)
-        return addresses
+        return failed_rows(self, dataset, column)
 
     def _request(self, columns: str | Sequence[str], udf: UDF | Callable[..., Any] | None, **options: Any) -> Request:
         names = (columns,) if isinstance(columns, str) else tuple(columns)

@@ -41,35 +41,45 @@ class Former:
     works: tuple[FragmentWork, ...]
 
 
-class Carrier:
-    """Stages values of a former plan for the works of a new one.
+def carry(
+    former: Former, dataset: Any, settings: Pass, works: Sequence[FragmentWork], check: Callable[[], None] = lambda: None
+) -> None:
+    """Stage values of a former plan that are still valid, as parts in the folders of works that have nothing staged yet.
 
     Args:
-        dataset, settings: those of the new plan.
+        dataset, settings, works: those of the new plan.
         check: called again and again; raises to stop.
     """
+    existing = staged_paths(settings.store, [*works, *former.works])
+    folders = {path.rsplit("/", 1)[0] for path in existing}
+    sources = [_Source(former, work, existing) for work in former.works if work.folder in folders]
+    by_columns: dict[tuple[str, ...], list[FragmentWork]] = {}
+    for work in works:
+        if work.folder not in folders:
+            by_columns.setdefault(work.columns, []).append(work)
+    for columns, new in by_columns.items():
+        fitting = [source for source in sources if set(columns) <= set(source.work.columns)]
+        if fitting:
+            _Carrier(former, dataset, settings, columns, check).carry(new, fitting)
 
-    def __init__(self, former: Former, dataset: Any, settings: Pass, check: Callable[[], None] = lambda: None) -> None:
+
+class _Carrier:
+    """Stages values for works of some columns."""
+
+    def __init__(self, former: Former, dataset: Any, settings: Pass, columns: Sequence[str], check: Callable[[], None]) -> None:
         self._check = check
         self._former = former
         self._dataset = dataset
         self._settings = settings
-        names = sorted({name for column in settings.columns for name in column.spec.inputs})
-        self._inputs = names
-        self._input_ids = input_ids(dataset, names)
+        self._inputs = sorted({name for column in columns for name in settings.column(column).spec.inputs})
+        self._input_ids = input_ids(dataset, self._inputs)
         self._row_ids = bool(former.dataset.has_stable_row_ids and dataset.has_stable_row_ids)
 
-    def carry(self, works: Sequence[FragmentWork]) -> None:
-        """Stage what is still valid, as parts in the folders of works that have nothing staged yet."""
-        existing = staged_paths(self._settings.store, [*works, *self._former.works])
-        folders = {path.rsplit("/", 1)[0] for path in existing}
-        new = [work for work in works if work.folder not in folders]
-        sources = [_Source(self._former, work, existing) for work in self._former.works if work.folder in folders]
-        if not new or not sources:
-            return
+    def carry(self, new: Sequence[FragmentWork], sources: Sequence[_Source]) -> None:
         moves = Moves(self._former.dataset, self._dataset, self._input_ids)
         by_fragment: dict[int, list[_Source]] = {}
         for source in sources:
+            source.found[:] = False
             by_fragment.setdefault(source.work.fragment_id, []).append(source)
         lost_rows = False
         for work in new:
@@ -126,8 +136,6 @@ class Carrier:
         saver = _Saver(Staging(self._settings.store, target.work.folder), target.work.columns)
         for fragment_id in np.unique(origins[origins != NOWHERE] >> np.uint64(32)).tolist():
             for source in sources.get(fragment_id, ()):
-                if not set(target.work.columns) <= set(source.work.columns):
-                    continue
                 for offsets, columns in source.values():
                     self._check()
                     addresses = address(fragment_id, offsets)

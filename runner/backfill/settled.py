@@ -51,6 +51,7 @@ class SettledRows:
         self._column = column
         self._folder = f"{FOLDER}/{urllib.parse.quote(table, safe='')}/{urllib.parse.quote(column, safe='')}"
         self._known: _Known | None = None
+        self._paths: set[str] | None = None
 
     def row_map(self, rows: FragmentRows, file: str, inputs: str, *, keep: bool = False) -> RowMap | None:
         """Which NULLs of a fragment's column are done, None where nothing is known of any. Reads their inputs, once.
@@ -60,9 +61,11 @@ class SettledRows:
             keep: keep what is found for the next time, as neither file ever changes.
         """
         path = f"{self._folder}/{MAPS}/{file.removesuffix('.lance')}-{inputs}.json"
-        kept = self._store.get(path)
+        kept = self._store.get(path) if path in self._listed() else None
         if kept is not None:
             return RowMap.from_json(kept.decode())
+        if not self._key_paths():
+            return None
         found = self._find(rows)
         if found is not None and keep:
             self._store.put(path, found.to_json().encode())
@@ -71,8 +74,9 @@ class SettledRows:
     def forget(self, files: Collection[str]) -> None:
         """Drop what was kept of data files other than these."""
         stems = {file.removesuffix(".lance") for file in files}
-        maps = [path for path, _ in self._store.objects(f"{self._folder}/{MAPS}")]
+        maps = [path for path in self._listed() if path.endswith(".json")]
         self._store.delete(path for path in maps if path.rsplit("/", 1)[1].rpartition("-")[0] not in stems)
+        self._paths = None
 
     def _find(self, rows: FragmentRows) -> RowMap | None:
         known = self._load_known()
@@ -101,7 +105,7 @@ class SettledRows:
         order = max((int(path.rsplit("/", 1)[1].split("-")[0]) for path in old), default=0) + 1
         self._store.put(f"{self._folder}/{order:08d}-{uuid.uuid4().hex}.arrow", to_bytes(table))
         self._store.delete(merged)
-        self._known = None
+        self._known = self._paths = None
 
     def _load_known(self) -> _Known:
         if self._known is None:
@@ -112,7 +116,13 @@ class SettledRows:
 
     def _key_paths(self) -> list[str]:
         """Objects with keys, oldest first."""
-        return sorted(path for path, _ in self._store.objects(self._folder) if path.endswith(".arrow"))
+        return sorted(path for path in self._listed() if path.endswith(".arrow"))
+
+    def _listed(self) -> set[str]:
+        """All objects; listed once, as many fragments are asked for in a row."""
+        if self._paths is None:
+            self._paths = {path for path, _ in self._store.objects(self._folder)}
+        return self._paths
 
     def _load(self, paths: Iterable[str]) -> list[Any]:
         loaded = [self._store.get(path) for path in paths]

@@ -237,6 +237,26 @@ def test_two_columns_and_a_compaction(inline: Connection, gate: Gate, log: Path)
     assert by_x(table, "negative") == {x: -x for x in range(ROWS)}
 
 
+def test_columns_of_other_inputs(inline: Connection, gate: Gate, log: Path, tmp_path: Path) -> None:
+    """Where a column's rows are computed by themselves, only its own inputs count."""
+    path = str(tmp_path / "texts.log")
+
+    @udf
+    def shout(s: str, x: int) -> str:
+        log_call(path, x)
+        return s.upper()
+
+    table = new_table(inline, gate, log)
+    table.add_columns({"loud": shout})
+    table.backfill("loud", where="x < 2")  # so that the columns need other rows, and are works of their own
+    result = meanwhile(table, gate, lambda: update_another_column(table), column=["double", "loud"])  # type: ignore[arg-type]
+    assert len(result.replans) == 1
+    assert by_x(table, "double") == {x: 2 * x for x in range(ROWS)}
+    assert by_x(table, "loud") == {x: "OTHER" if x in (5, 50, 99) else f"ROW {x}" for x in range(ROWS)}
+    texts = calls(Path(path))
+    assert (texts.count(5), texts.count(6)) == (2, 1)
+
+
 def test_a_table_that_changes_again_and_again(inline: Connection, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time the job is about to publish, another writer has rewritten the table. It gives up with its work kept."""
     from runner.backfill import commit

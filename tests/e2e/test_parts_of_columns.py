@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,12 @@ def test_only_failed_after_a_compaction(inline: Connection, log: Path, tmp_path:
     table.backfill("y")
     table.to_lance().delete("x % 10 = 0")
     table.to_lance().optimize.compact_files()
+    messages = [(error.fragment_id, error.offset, error.message) for error in table.errors("y")]
+    (fragment,) = table.to_lance().get_fragments()
+    at = [2, 36, 89]  # where they are after the deletions
+    assert messages == [(fragment.fragment_id, row, f"no value for {x}") for row, x in zip(at, (3, 41, 99), strict=True)]
+    table.to_lance().cleanup_old_versions(dt.timedelta(0), delete_unverified=True)
+    assert {(error.error, error.offset) for error in table.errors("y")} == {("unknown", row) for row in at}
     flag.unlink()
     log.unlink()
     assert table.backfill("y").rows_done == 0
