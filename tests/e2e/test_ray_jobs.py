@@ -31,9 +31,10 @@ _MAIN = """
 import sys
 from ray.cluster_utils import Cluster
 
-head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": int(sys.argv[1]), "temp_dir": sys.argv[2]}
+ports = {"dashboard_agent_listen_port": 0, "metrics_export_port": 0}  # two nodes, and other Rays, on one machine
+head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": int(sys.argv[1]), "temp_dir": sys.argv[2], **ports}
 cluster = Cluster(initialize_head=True, head_node_args=head)
-cluster.add_node(num_cpus=2, env_vars={"ONLY_ON_WORKERS": "1"})
+cluster.add_node(num_cpus=2, env_vars={"ONLY_ON_WORKERS": "1"}, **ports)
 cluster.wait_for_nodes()
 print("ready", flush=True)
 sys.stdin.read()
