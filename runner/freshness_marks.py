@@ -36,7 +36,7 @@ def mark_published(
         if name in plan.outdated:
             is_fresh = not plan.outdated[name] & fragment_ids
         else:
-            is_fresh = _is_fresh(dataset, records, name, spec, fragment_ids)
+            is_fresh = _is_fresh(store, dataset, records, name, spec, fragment_ids)
         if is_fresh:
             for version in fed_by:
                 records.add_own(name, field_ids(dataset, name), version)
@@ -51,7 +51,7 @@ def mark_fresh(store: Store, dataset: Any, table: Table, plan: BackfillPlan) -> 
             records.advance(name, field_ids(dataset, name), plan.read_version, latest)
 
 
-def _is_fresh(dataset: Any, records: FreshnessRecords, name: str, spec: FunctionSpec, fragment_ids: set[int]) -> bool:
+def _is_fresh(store: Store, dataset: Any, records: FreshnessRecords, name: str, spec: FunctionSpec, fragment_ids: set[int]) -> bool:
     """Whether a column's rows in some fragments are known to be of their inputs."""
     own_ids, fed_by = field_ids(dataset, name), input_ids(dataset, spec.inputs)
     freshness = records.read(name, own_ids, dataset.version)
@@ -59,7 +59,9 @@ def _is_fresh(dataset: Any, records: FreshnessRecords, name: str, spec: Function
         fragment = dataset.get_fragment(fragment_id)
         meta = fragment.metadata
         digest = inputs_digest(input_files(meta, fed_by))
-        changed = freshness.changed(FragmentRows(fragment), ColumnState.of(meta, own_ids), digest, has_row_versions=True)
+        state = ColumnState.of(meta, own_ids)
+        row_map = state.row_map(f"{dataset.uri}/data", store.storage_options)
+        changed = freshness.changed(FragmentRows(fragment), state, row_map, digest, has_row_versions=True)
         if changed is None or len(changed):
             return False
     return True

@@ -266,7 +266,7 @@ class Layer:
             self._store.delete_folder(folder)
         if self._outcome.versions:
             self._forget_maps()
-        if self._outcome.versions and self._dataset.has_stable_row_ids and self._job.request.is_whole_table:
+        if self._outcome.versions and self._dataset.has_stable_row_ids:
             mark_fresh(self._store, self._dataset, self._job.table, self._plan_now)
 
     def _forget_maps(self) -> None:

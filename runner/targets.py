@@ -79,11 +79,6 @@ class Request:
         return self.limit is not None or self.num_fragments is not None
 
     @property
-    def is_whole_table(self) -> bool:
-        """Whether every row of the table is looked at."""
-        return self.where is None and not self.is_part
-
-    @property
     def has_function(self) -> bool:
         """Whether it brings a function that becomes the columns' own."""
         return self.udf is not None or self.adopts

@@ -33,6 +33,7 @@ class StagedColumn:
         path: below ``_runner/``.
         rows: physical rows; must equal the fragment's when it is published.
         size: bytes.
+        fits_inputs: whether all its values are known to be of their rows' inputs, or are marked where they are not.
         settled: path of what is to be kept of its rows that are done and NULL, if there are any; see `settled`.
     """
 
@@ -43,6 +44,7 @@ class StagedColumn:
     kind: FileKind
     version: str
     settled: str | None = None
+    fits_inputs: bool = True
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ class Publisher:
         return versions
 
     def _new_name(self, column: StagedColumn, meta: Any) -> str:
-        return file_name(column.kind, column.version, inputs_digest(input_files(meta, self._input_ids[column.column])))
+        files = input_files(meta, self._input_ids[column.column])
+        return file_name(column.kind, column.version, inputs_digest(files) if column.fits_inputs else None)
 
     def _latest(self) -> Any:
         import lance

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.backfill.offsets import NONE, Offsets
+from runner.backfill.column_file import OTHER_INPUTS, RowMap
+from runner.backfill.offsets import NONE, Offsets, intersection
 from runner.backfill.reader import FragmentRows
 from runner.backfill.selection import ColumnState
 from runner.store import Store
@@ -34,10 +35,13 @@ class Freshness:
     as_of: int | None = None
     own: frozenset[int] = frozenset()
 
-    def changed(self, rows: FragmentRows, state: ColumnState, inputs: str, *, has_row_versions: bool) -> Offsets | None:
+    def changed(
+        self, rows: FragmentRows, state: ColumnState, row_map: RowMap | None, inputs: str, *, has_row_versions: bool
+    ) -> Offsets | None:
         """Rows of a fragment that hold values of other inputs than theirs; None where that cannot be told.
 
         Args:
+            row_map: that of the column's file; it has rows that were left as they were when their inputs had changed.
             inputs: digest of the fragment's input files.
             has_row_versions: whether the table has stable row ids, and with them a version of each row's last update.
         """
@@ -46,7 +50,8 @@ class Freshness:
         if state.tag is not None:
             if state.tag.inputs is None:
                 return None
-            return NONE if state.tag.inputs == inputs else rows.offsets()
+            left = row_map.made.get(OTHER_INPUTS, NONE) if row_map else NONE
+            return intersection(rows.offsets(), left) if state.tag.inputs == inputs else rows.offsets()
         if self.as_of is None or not has_row_versions:
             return None
         updated = rows.last_updated()

@@ -37,6 +37,7 @@ class _Tally:
     stale: int = 0
     changed: int = 0
     unknown: int = 0
+    was_fresh: bool = True
     work: FragmentWork | None = None
 
 
@@ -116,7 +117,7 @@ class Planner:
         for fragment in self._dataset.get_fragments():
             for column in self._settings.columns:
                 state = ColumnState.of(fragment.metadata, self._field_ids[column.name])
-                changed = self._changed(FragmentRows(fragment), fragment.metadata, column, state)
+                changed = self._changed(FragmentRows(fragment), fragment.metadata, column, state, self._map_of(state))
                 found[column.name, fragment.fragment_id, state.name or ""] = changed
         return found
 
@@ -128,21 +129,25 @@ class Planner:
         state = ColumnState.of(meta, self._field_ids[column.name])
         rows = FragmentRows(fragment)
         selection = column.selection
-        changed = NONE if takes_all(state, selection) and not selection.where else self._changed(rows, meta, column, state)
+        takes_every_row = selection.where is None and takes_all(state, selection)
+        row_map = None if takes_every_row else self._map_of(state)
+        changed = NONE if takes_every_row else self._changed(rows, meta, column, state, row_map)
+        known = None if takes_every_row else self._known(rows, meta, column, state)
+        if changed is None and not self._holds_any(rows, column, state, known):
+            changed = NONE
         known_changed = NONE if changed is None else changed
         due = self._upstream.due(column, meta.id)
         due = intersection(rows.offsets(), due) if len(due) else due
         due = union(due, known_changed) if selection.mode == "refresh" else due
-        tally = _Tally(rows.live, unknown=rows.live if changed is None else 0)
+        tally = _Tally(rows.live, was_fresh=changed is not None and not len(changed), unknown=rows.live if changed is None else 0)
         if selection.where is None and not len(due) and is_settled(state, selection):
             tally.stale = rows.live if state.tag and not state.tag.is_of(selection.version) else 0
             tally.changed = len(known_changed)
             return tally
-        if selection.where is None and takes_all(state, selection):
+        if takes_every_row:
             tally.work = self._work(meta, column, state, rows.live)
             return tally
-        known = self._known(rows, meta, column, state)
-        row_map = known or state.row_map(self._settings.data_url, self._settings.store.storage_options)
+        row_map = known or row_map or state.row_map(self._settings.data_url, self._settings.store.storage_options)
         found = select(rows, column.name, state, selection, row_map, due)
         tally.considered = found.considered
         tally.stale = stale_rows(rows, column.name, state, selection, row_map) if selection.mode == "missing" else 0
@@ -150,7 +155,15 @@ class Planner:
         tally.unknown = rows.live - len(found.offsets) if changed is None else 0
         if len(found.offsets):
             tally.work = self._work(
-                meta, column, state, len(found.offsets), offsets=found.offsets, known=known, due=due, changed=known_changed
+                meta,
+                column,
+                state,
+                len(found.offsets),
+                offsets=found.offsets,
+                known=known,
+                due=due,
+                changed=known_changed,
+                unknown=changed is None,
             )
         return tally
 
@@ -161,13 +174,26 @@ class Planner:
         digest = inputs_digest(input_files(meta, self._input_ids[column.name]))
         return self._settled[column.name].row_map(rows, state.name, digest, keep=self._keeps)
 
-    def _changed(self, rows: FragmentRows, meta: Any, column: TargetColumn, state: ColumnState) -> Offsets | None:
+    def _map_of(self, state: ColumnState) -> RowMap | None:
+        """The row map of a file that says that it may have rows of other inputs."""
+        is_mixed = state.tag is not None and state.tag.kind == "map"
+        return state.row_map(self._settings.data_url, self._settings.store.storage_options) if is_mixed else None
+
+    def _holds_any(self, rows: FragmentRows, column: TargetColumn, state: ColumnState, known: RowMap | None) -> bool:
+        """Whether any row of a fragment was computed, so that its inputs may have changed since."""
+        if state.tag is not None or known is not None:
+            return True
+        return len(rows.matching(f"(`{column.name}` IS NULL)")) < rows.live
+
+    def _changed(
+        self, rows: FragmentRows, meta: Any, column: TargetColumn, state: ColumnState, row_map: RowMap | None
+    ) -> Offsets | None:
         """Rows whose inputs changed since they were computed, None where that cannot be told."""
         key = column.name, meta.id, state.name or ""
         if key in self._upstream.before:
             return self._upstream.before[key]
         digest = inputs_digest(input_files(meta, self._input_ids[column.name]))
-        return self._freshness[column.name].changed(rows, state, digest, has_row_versions=self._has_row_versions)
+        return self._freshness[column.name].changed(rows, state, row_map, digest, has_row_versions=self._has_row_versions)
 
     def _work(
         self,
@@ -180,8 +206,11 @@ class Planner:
         known: RowMap | None = None,
         due: Offsets = NONE,
         changed: Offsets = NONE,
+        unknown: bool = False,
     ) -> FragmentWork:
-        work = FragmentWork(meta.id, (column.name,), state, rows, "", offsets, known=known, due=due, changed=changed)
+        work = FragmentWork(
+            meta.id, (column.name,), state, rows, "", offsets, known=known, due=due, changed=changed, unknown=unknown
+        )
         return dataclasses.replace(work, folder=self._folder(meta, work, (column,), [state.name]))
 
     def _folder(self, meta: Any, work: FragmentWork, columns: Sequence[TargetColumn], bases: Sequence[str | None]) -> str:
@@ -263,13 +292,12 @@ class Planner:
 
     def _outdated(self, fragments: Sequence[Any], tallies: Sequence[Sequence[_Tally]]) -> dict[str, frozenset[int]]:
         """For each column, the fragments that are not known to hold values of their inputs once the works are done."""
-        if self._part != Part():
-            return {name: frozenset(fragment.fragment_id for fragment in fragments) for name in self._field_ids}
+        may_be_cut = self._part != Part()
         return {
             column.name: frozenset(
                 fragment.fragment_id
                 for fragment, per_fragment in zip(fragments, tallies, strict=True)
-                if per_fragment[index].changed or per_fragment[index].unknown
+                if per_fragment[index].changed or per_fragment[index].unknown or (may_be_cut and not per_fragment[index].was_fresh)
             )
             for index, column in enumerate(self._settings.columns)
         }

@@ -81,6 +81,7 @@ class FragmentWork:
         first: only so many of the selected rows, the first.
         known: what is known of the rows of a file of Lance's own, which has no row map.
         due: rows to compute whatever made them.
+        unknown: whether that cannot be told of the fragment's rows.
         changed: rows whose inputs changed since they were computed, as far as that is known.
         span: positions among the selected rows, where a large fragment is split.
         has_parts: whether an earlier run left parts.
@@ -98,6 +99,7 @@ class FragmentWork:
     first: int | None = None
     known: RowMap | None = field(default=None, repr=False, compare=False)
     due: Offsets = field(default_factory=lambda: NONE, repr=False, compare=False)
+    unknown: bool = False
     changed: Offsets = field(default_factory=lambda: NONE, repr=False, compare=False)
     span: tuple[int, int] | None = None
     has_parts: bool = False

@@ -233,7 +233,8 @@ class _FragmentRun:
             size = writer.inner.close({ROWS_KEY: row_map.to_json()} if row_map else {})
             version = writer.column.spec.version
             settled = self._save_settled(writer, minus(selected, failed), failed)
-            staged.append(StagedColumn(writer.column.name, writer.path, self._rows.physical, size, kind, version, settled))
+            fits = not self._work.unknown or len(selected) == self._rows.live
+            staged.append(StagedColumn(writer.column.name, writer.path, self._rows.physical, size, kind, version, settled, fits))
         made = StagedFragment(self._work.fragment_id, len(selected) - len(failed), tuple(staged), tuple(self._errors))
         self._staging.finish(made)
         return made

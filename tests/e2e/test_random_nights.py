@@ -12,6 +12,7 @@ from runner import Connection, Table, udf
 from tests.e2e.helpers import append, make_table, numbers
 
 STEPS = 25
+NAMES = ["append", "update", "update", "touch", "delete", "compact", "compact", "clean", "missing", "part", "limit", "stale"]
 
 
 @udf
@@ -64,7 +65,7 @@ class History:
 
     def update(self) -> None:
         chosen = self._some(4)
-        by = 10_000 * len(self.done)
+        by = 10_000 * len(" | ".join(self.done))
         self.table.to_lance().update({"x": f"x + {by}"}, where=self._are(chosen))
         self.rows = (self.rows - chosen) | {x + by for x in chosen}
 
@@ -97,18 +98,18 @@ class History:
         assert {row["x"] for row in rows} == self.rows
         for row in rows:
             if "first" in columns:
-                assert row["first"] == (None if row["x"] % 5 == 0 else 2 * row["x"]), (row, self.done)
+                assert row["first"] == (None if row["x"] % 5 == 0 else 2 * row["x"]), (row, " | ".join(self.done))
             if "then" in columns:
-                assert row["then"] == (None if row["first"] is None else f"<{row['first']}>"), (row, self.done)
+                assert row["then"] == (None if row["first"] is None else f"<{row['first']}>"), (row, " | ".join(self.done))
             if "alone" in columns:
-                assert row["alone"] == -row["x"], (row, self.done)
-        assert self.table.plan(columns, stale=True).rows == 0, self.done
+                assert row["alone"] == -row["x"], (row, " | ".join(self.done))
+        assert self.table.plan(columns, stale=True).rows == 0, " | ".join(self.done)
 
     def _backfill(self, **options: Any) -> list[str]:
         columns = self.random.choice([["first"], ["first", "then"], ["alone"], ["then"], ["first", "then", "alone"]])
         self.done[-1] += f" {columns}"
         result = self.table.backfill(columns, progress=False, **options)
-        assert result.rows_unknown == 0 or not options.get("stale"), self.done
+        assert result.rows_unknown == 0 or not options.get("stale"), " | ".join(self.done)
         return columns
 
     def _some(self, count: int) -> set[int]:

@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import lance
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from runner.backfill.column_file import FileTag
+from runner.backfill.column_file import OTHER_INPUTS, FileTag, RowMap
 from runner.backfill.freshness import Freshness, FreshnessRecords
 from runner.backfill.reader import FragmentRows
 from runner.backfill.selection import ColumnState
@@ -30,9 +31,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> FragmentRows:
 
 
 def changed(
-    freshness: Freshness, rows: FragmentRows, state: ColumnState, inputs: str = "here", stable: bool = True
+    freshness: Freshness,
+    rows: FragmentRows,
+    state: ColumnState,
+    inputs: str = "here",
+    stable: bool = True,
+    row_map: RowMap | None = None,
 ) -> list[int] | None:
-    found = freshness.changed(rows, state, inputs, has_row_versions=stable)
+    found = freshness.changed(rows, state, row_map, inputs, has_row_versions=stable)
     return None if found is None else found.tolist()
 
 
@@ -41,6 +47,8 @@ def test_files_of_ours_tell_by_their_name(rows: FragmentRows) -> None:
     assert changed(Freshness(), rows, OURS, "elsewhere") == [1, 2, 3, 4, 5]
     assert changed(Freshness(), rows, ColumnState("a.lance", FileTag("full", "0" * 12))) is None
     assert changed(Freshness(), rows, ColumnState(None, None)) == []
+    left = RowMap(6, {OTHER_INPUTS: np.array([0, 3], np.uint32), "v1": np.array([4], np.uint32)})
+    assert changed(Freshness(), rows, OURS, row_map=left) == [3]
 
 
 def test_files_of_lances_own_tell_by_the_versions_of_their_rows(rows: FragmentRows) -> None:
