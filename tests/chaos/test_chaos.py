@@ -1,4 +1,4 @@
-"""A seeded number of faults, each against a running backfill: CHAOS_FAULTS of them (8), of seed CHAOS_SEED (1)."""
+"""A seeded number of faults, each against a running backfill: CHAOS_FAULTS of them (5), of seed CHAOS_SEED (1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.chaos.proxy import proxy
 from tests.chaos.world import Outcome, World
 from tests.e2e.ray_cluster import two_nodes
 
-COUNT = int(os.environ.get("CHAOS_FAULTS", "8"))
+COUNT = int(os.environ.get("CHAOS_FAULTS", "5"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 CPUS = 4  # two for a client that keeps its workers, two for the jobs of the Ray
 HOG_BYTES = 256 << 20
