@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner import Connection, udf
-from tests.e2e.helpers import ROOT, Gate, append, calls, files, log_call, make_table, numbers, pass_gate, run_script, values
+from tests.e2e.helpers import ROOT, Gate, append, calls, files, log_call, make_table, numbers, pass_gate, run, run_script, values
 
 
 def clean_up_elsewhere(uri: str, folder: Path) -> int:
@@ -79,23 +79,28 @@ def double(x: int) -> int:
 """
     )
     (tmp_path / "deadly").touch()
-    script = f"""
-import os, runner, feature
+    environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    first = f"""
+import runner, feature
 db = runner.connect({inline.uri!r})
 table = db.open_table("t")
 table.add_columns({{"double": feature.double}})
-if os.fork() == 0:
-    with db.context("inline"):
-        table.backfill("double", progress=False)
-os.wait()
 with db.context("inline"):
-    tags = list(table.to_lance().tags.list())
-    table.to_lance().optimize.compact_files()
-    os.unlink({str(tmp_path / "deadly")!r})
-    result = table.backfill("double", progress=False)
-    print(len(tags), len(table.to_lance().tags.list()), result.rows_done)
+    table.backfill("double", progress=False)
 """
-    assert run_script(script, tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}").split() == ["1", "0", "100"]
+    assert run(["-c", first], tmp_path, **environment).returncode == 9
+    (tmp_path / "deadly").unlink()
+    second = f"""
+import runner
+db = runner.connect({inline.uri!r})
+table = db.open_table("t")
+tags = list(table.to_lance().tags.list())
+table.to_lance().optimize.compact_files()
+with db.context("inline"):
+    result = table.backfill("double", progress=False)
+print(len(tags), len(table.to_lance().tags.list()), result.rows_done)
+"""
+    assert run_script(second, tmp_path, **environment).split() == ["1", "0", "100"]
     seen = calls(log)
     assert set(seen) == set(range(100))
     assert [x for x in range(60) if seen.count(x) > 1] == []  # two fragments were whole
