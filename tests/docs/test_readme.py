@@ -1,8 +1,7 @@
-"""The README's Python blocks, run in their order as the script they say they are."""
+"""The README's Python blocks on real Ray, in their order, as the script they say they are."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import yaml
 
 from infra.spec import KubeRayClusterSpec, parse_spec
+from tests.docs.blocks import ROOT, blocks_of
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+BLOCKS = blocks_of((ROOT / "README.md").read_text())
 
 CHECKS = """
 rows = images.to_arrow().to_pylist()
@@ -26,7 +26,7 @@ print("checked")
 
 
 def test_the_python_blocks_of_the_readme_run_and_compute_what_they_say(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
+    blocks = [block.text for block in BLOCKS if block.language == "python"]
     assert len(blocks) == 4
     script = tmp_path / "script.py"
     script.write_text("\n".join(blocks) + CHECKS)
@@ -38,18 +38,10 @@ def test_the_python_blocks_of_the_readme_run_and_compute_what_they_say(tmp_path:
 
 
 def test_the_cluster_file_of_the_readme_is_the_cluster_of_its_script() -> None:
-    file = parse_spec(yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README.read_text(), flags=re.S)[0]))
+    (text,) = [block.text for block in BLOCKS if block.language == "yaml"]
+    file = parse_spec(yaml.safe_load(text))
     assert isinstance(file, KubeRayClusterSpec)
     assert [(group.name, group.cpus, group.gpus, group.max_replicas) for group in file.worker_groups] == [
         ("cpu", "8", 0, 20),
         ("gpu", "8", 1, 8),
     ]
-
-
-def test_every_option_the_readme_names_exists() -> None:
-    from runner.functions import udf
-
-    named = re.search(r"\| option of `@udf`.*?\n\n", README.read_text(), flags=re.S)
-    assert named is not None
-    options = {name for row in named[0].strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert options == set(udf.__kwdefaults__ or {})

@@ -1,0 +1,61 @@
+"""YAML blocks: each is read by what reads such a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from infra.spec import parse_spec
+from runner.manifests.manifest import load_manifest
+from stacks.settings import Settings
+
+
+def check_yaml(text: str, title: str | None, folder: Path) -> None:
+    """Read a block as the file that it is.
+
+    Args:
+        title: its path; without one, what the block has in it tells.
+        folder: the page's, for what a file names.
+
+    Raises:
+        Exception: whatever its reader says.
+        AssertionError: nothing reads such files.
+    """
+    for document in yaml.safe_load_all(text):
+        kind = _kind(document, title)
+        assert kind in _READERS, f"nothing reads a file {title or 'without a title'} that has {', '.join(document)}"
+        _READERS[kind](document, folder / (title or "manifests/x"))
+
+
+def _kind(document: dict[str, Any], title: str | None) -> str:
+    """The folder that such files are in, or the name of the one file of its kind."""
+    if title is not None:
+        path = PurePosixPath(title)
+        if path.name.startswith("Pulumi."):
+            return "Pulumi.yaml" if path.name == "Pulumi.yaml" else "config"
+        return path.parent.name if path.parent.name in _READERS else path.name
+    if set(document) & {"head_group", "worker_groups", "address", "network_policy", "gcs_fault_tolerance"}:
+        return "clusters"
+    return "config" if "config" in document else "manifests"
+
+
+def _cluster(document: dict[str, Any], file: Path) -> None:
+    assert parse_spec({"name": "x", **document}).warnings() == []
+
+
+def _manifest(document: dict[str, Any], file: Path) -> None:
+    load_manifest(document, file.parent)
+
+
+def _stack(document: dict[str, Any], file: Path) -> None:
+    Settings.parse({name.removeprefix("infill:"): value for name, value in document["config"].items()})
+
+
+_READERS: dict[str, Callable[[dict[str, Any], Path], None]] = {
+    "clusters": _cluster,
+    "manifests": _manifest,
+    "config": _stack,
+}
