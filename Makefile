@@ -1,4 +1,4 @@
-.PHONY: backfill test chaos lint bench clean
+.PHONY: backfill test chaos lint docs bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,8 +26,11 @@ lint: $(VENV)/.ready  ## ruff and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+docs: $(VENV)/.ready  ## the documentation's pages, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 bench: $(VENV)/.ready  ## side by side with pylance, lance-ray and Geneva; writes bench/RESULTS.md (about 25 minutes)
 	$(RUN) -m bench
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .demo bench/.envs bench/.work
+	rm -rf $(VENV) .demo site bench/.envs bench/.work

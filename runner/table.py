@@ -151,7 +151,9 @@ class Table:
             commit_every: publish whenever so many rows more are finished. Default: once, at the end.
             optimize_indices: have indexes on the columns cover what was recomputed, as a last step.
             concurrency: most workers to use. Default: as many as there is room for.
-            batch_size, on_error, timeout: instead of the function's own; see `udf`.
+            batch_size: instead of the function's own, as are the next two; see `udf`.
+            on_error: what becomes of a row whose call fails.
+            timeout: seconds that one call may take.
             progress: show progress on stderr.
 
         Raises:
