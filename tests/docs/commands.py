@@ -111,7 +111,8 @@ def run(command: Command, folder: Path) -> None:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise AssertionError(shown) from done.exception
     good = (0, 1) if tuple((command.arguments or [])[:2]) in MAY_FIND_SOMETHING else (0,)
-    assert done.exit_code in good, f"exit code {done.exit_code}: {shown}"
+    refused = command.output.startswith(("error: ", "runner: "))
+    assert (done.exit_code == 2) if refused else (done.exit_code in good), f"exit code {done.exit_code}: {shown}"
     if command.to:
         (folder / command.to).write_text(done.stdout)
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

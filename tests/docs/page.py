@@ -71,6 +71,8 @@ class Page:
                 yield COMMAND, PARSED
 
     def _check(self, block: Block) -> Iterator[tuple[str, str]]:
+        if block.title:
+            self._write(block)
         if block.excuse or block.language == "text":
             yield BLOCK, EXCUSED
         elif block.language == "console":
@@ -85,10 +87,9 @@ class Page:
     def _python(self, block: Block) -> None:
         text = block.text.replace(BUCKET, str(self.database))
         if block.title:
-            self._write(block)
-            if block.title != "__main__.py":
+            if "sys.argv" not in text:
                 importlib.import_module(Path(block.title).stem)
-                return
+            return
         if "create_table" not in self.text:
             self._complete(text)
         name = f"<{self.path.name}:{block.line}>"
@@ -101,8 +102,6 @@ class Page:
             exec(code, self.names)
 
     def _yaml(self, block: Block) -> None:
-        if block.title:
-            self._write(block)
         check_yaml(block.text, block.title, self.folder)
 
     def _console(self, block: Block) -> Iterator[str]:
@@ -128,6 +127,7 @@ class Page:
         file = self.folder / block.title
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(block.text)
+        sys.modules.pop(file.stem, None)  # a page may write a module anew
 
 
 @contextmanager
@@ -147,6 +147,7 @@ def _prepared(page: Page) -> Iterator[None]:
     }
     with (
         mock.patch.object(context_choice, "context_of", _here),
+        mock.patch.object(sys, "dont_write_bytecode", True),
         mock.patch.object(sys, "path", [str(page.folder), *sys.path]),
         mock.patch("infra.registry.pinned", lambda image: f"{image}@sha256:{'0' * 64}"),
         mock.patch.dict("os.environ", environment),

@@ -51,7 +51,9 @@ def test_every_command_and_option_has_a_line(site: Path) -> None:
 
 
 def test_every_field_of_a_file_has_a_line_with_type_and_default(site: Path) -> None:
-    cluster, manifest, stack = (words(site / "reference" / f"{name}.html") for name in ("cluster-file", "manifest-file", "stack-config"))
+    cluster, manifest, stack = (
+        words(site / "reference" / f"{name}.html") for name in ("cluster-file", "manifest-file", "stack-config")
+    )
     assert "max_replicas integer 10" in cluster
     assert "node_selector mapping to string" in cluster
     assert "ready_timeout_seconds integer 900 How long" in cluster
