@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib.util
+import io
 import itertools
 import re
+import runpy
 import shlex
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import typer
 from typer.testing import CliRunner
@@ -53,6 +58,11 @@ class Command:
         if words[:1] == ["infill"]:
             return words[1:]
         return words[3:] if words[:3] == ["python", "-m", "runner"] else None
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it is a Python script of the folder."""
+        return self.words[0] == "python" and self.words[1].endswith(".py")
 
     @property
     def is_elsewhere(self) -> bool:
@@ -115,9 +125,19 @@ def run(command: Command, folder: Path) -> None:
     assert (done.exit_code == 2) if refused else (done.exit_code in good), f"exit code {done.exit_code}: {shown}"
     if command.to:
         (folder / command.to).write_text(done.stdout)
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    if command.output.strip() and not doctest.OutputChecker().check_output(command.output, done.output, options):
-        raise AssertionError(f"the page says\n{command.output}\nand it prints\n{shown}")
+    _compare(command, done.output)
+
+
+def run_script(command: Command) -> None:
+    """Run a script of the folder in this process, and compare what it prints.
+
+    Raises:
+        AssertionError: it prints something else.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), mock.patch.object(sys, "argv", list(command.words[1:])):
+        runpy.run_path(command.words[1], run_name="__main__")
+    _compare(command, printed.getvalue())
 
 
 def check_other(words: Sequence[str]) -> None:
@@ -137,6 +157,12 @@ def check_other(words: Sequence[str]) -> None:
         assert importlib.util.find_spec(words[2]) is not None, words
     else:
         assert words[0] in OTHERS, f"{words[0]} is none of the programs that pages use"
+
+
+def _compare(command: Command, printed: str) -> None:
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    if command.output.strip() and not doctest.OutputChecker().check_output(command.output, printed, options):
+        raise AssertionError(f"{shlex.join(command.words)}: the page says\n{command.output}\nand it prints\n{printed}")
 
 
 def _command(line: str, output: str) -> Command:

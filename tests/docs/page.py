@@ -1,6 +1,6 @@
 """A page's blocks, from the first to the last, in one folder with one database and one Python namespace.
 
-The folder has what the pages speak of: the database ``data/db`` (which is ``s3://bucket/db`` too) with a table ``images``, its
+The folder has what the pages speak of: the databases ``data/db`` and ``s3://bucket/db``, each with a table ``images`` and
 definitions, and the files that others name. Backfills run in this process, wherever the page has them run: what a context takes is
 checked, and nothing is provisioned.
 """
@@ -54,6 +54,7 @@ class Page:
         self.text = path.read_text()
         self.folder = folder
         self.database = folder / "data" / "db"
+        self.bucket = folder / "bucket" / "db"
         self.names: dict[str, Any] = {"__name__": "__main__"}
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -85,7 +86,7 @@ class Page:
             yield BLOCK, RUN
 
     def _python(self, block: Block) -> None:
-        text = block.text.replace(BUCKET, str(self.database))
+        text = block.text.replace(BUCKET, str(self.bucket))
         if block.title:
             if "sys.argv" not in text:
                 importlib.import_module(Path(block.title).stem)
@@ -107,7 +108,11 @@ class Page:
     def _console(self, block: Block) -> Iterator[str]:
         if "images" in block.text:
             self._complete(block.text)
-        for command in commands.commands_of(block.text.replace(BUCKET, str(self.database))):
+        for command in commands.commands_of(block.text.replace(BUCKET, str(self.bucket))):
+            if command.is_script:
+                commands.run_script(command)
+                yield RUN
+                continue
             if command.arguments is None:
                 commands.check_other(command.words)
                 yield EXCUSED
@@ -118,8 +123,9 @@ class Page:
             yield PARSED if command.is_elsewhere else RUN
 
     def _complete(self, text: str) -> None:
-        db = runner.connect(self.database)
-        _complete(db, text)
+        for database in (self.bucket, self.database):
+            db = runner.connect(database)
+            _complete(db, text)
         self.names.setdefault("images", db.open_table("images"))
 
     def _write(self, block: Block) -> None:
@@ -134,8 +140,9 @@ class Page:
 def _prepared(page: Page) -> Iterator[None]:
     """The folder, its database, and what its blocks find imported."""
     _write_files(page.folder)
-    db = runner.connect(page.database)
-    _define(db)
+    for database in (page.bucket, page.database):
+        db = runner.connect(database)
+        _define(db)
     before = set(sys.modules)
     page.names.update({"pa": pa, "runner": runner, "infra": infra, "udf": runner.udf, "ExitMode": runner.ExitMode, "db": db})
     page.names.update({"torch": SimpleNamespace(Tensor=list, stack=list)})
