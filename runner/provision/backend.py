@@ -110,8 +110,10 @@ def _with_own_credentials(user: dict[str, Any], changed: list[str]) -> dict[str,
 
 
 def _endpoint(store: Store) -> str | None:
+    """Where S3 is, if it is not AWS's: as the storage options say, else the variables that Lance reads."""
     options = _options(store, "s3")
-    return options.get("endpoint") or options.get("endpoint_url")
+    given = options.get("endpoint") or options.get("endpoint_url")
+    return given or os.environ.get("AWS_ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def _options(store: Store, scheme: str) -> dict[str, str]:

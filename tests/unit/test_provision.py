@@ -113,6 +113,14 @@ def test_the_state_of_a_database_in_s3_is_beside_it() -> None:
     assert backend_url(Store("s3://bucket/db")) == "s3://bucket/db/_runner/pulumi"
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT", "AWS_ENDPOINT_URL"])
+def test_an_endpoint_of_the_environment_is_pulumi_s_too(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "http://store:8333")
+    store = Store("s3://bucket/db")
+    assert backend_url(store) == "s3://bucket/db/_runner/pulumi?endpoint=http%3A%2F%2Fstore%3A8333&s3ForcePathStyle=true"
+    assert backend_variables(store)["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
+
+
 def test_other_stores_have_their_own_names() -> None:
     azure = Store("az://container/db", {"azure_storage_account_name": "acc", "azure_storage_account_key": "key"})
     assert backend_url(azure) == "azblob://container/db/_runner/pulumi"
