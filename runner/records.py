@@ -38,6 +38,7 @@ class JobRecord:
         phase: of a running job, as `runner.backfill.driver.Meter` has it.
         updated_at: when its driver last gave sign of life.
         submission_id: of the Ray job that its driver is.
+        declared: name of the backfill that declares it in git; None of one that a client started.
     """
 
     job_id: str
@@ -66,6 +67,7 @@ class JobRecord:
     rows_resumed: int = 0
     updated_at: str | None = None
     submission_id: str | None = None
+    declared: str | None = None
 
     @property
     def is_ended(self) -> bool:

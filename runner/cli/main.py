@@ -90,7 +90,7 @@ def backfill(
     storage_option: StorageOptions = None,
 ) -> None:
     """Compute what is missing of a column and publish it in one new table version."""
-    from runner.targets import Request, check_where
+    from runner.new_columns import add_missing
 
     with exit_codes():
         opened = open_database(database, storage_option).open_table(table)
@@ -107,11 +107,7 @@ def backfill(
             "columns": columns, **rows, "commit_every": commit_every, "optimize_indices": optimize_indices,
             "concurrency": concurrency, "batch_size": batch_size, "on_error": on_error, "timeout": timeout,
         }  # fmt: skip
-        if missing and function is not None:
-            check_where(Request(**{**options, "columns": tuple(columns)}).where, opened.to_lance())
-            opened.add_columns(_transforms(function, missing, inputs))
-            function = None if missing == columns else function
-        options["udf"] = function
+        options["udf"] = add_missing(opened, function, inputs.split(",") if inputs else None, options)
         place = Place(cluster, manifest, stack, on_exit, wait_timeout)
         if detach:
             _submit(opened, place, options)
@@ -181,14 +177,6 @@ def _function(path: str | None) -> Any:
     from runner.shipping import import_udf
 
     return import_udf(path) if path else None
-
-
-def _transforms(function: Any, missing: list[str], inputs: str | None) -> dict[str, Any]:
-    function = function.with_inputs(inputs.split(",")) if inputs else function
-    if len(missing) == 1:
-        return {missing[0]: function}
-    outputs = function.outputs()
-    return {name: outputs.get(name, function) for name in missing}
 
 
 def _context(table: Table, place: Place, options: dict[str, Any]) -> AbstractContextManager[Any]:
