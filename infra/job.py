@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -13,6 +13,7 @@ import pulumi_kubernetes as kubernetes
 from infra import labels
 from infra.backfill_body import Driver, own_cluster, own_resources, ray_cron_job_body, ray_job_body
 from infra.backfill_gate import is_suspended_now, look, wait_taken
+from infra.backfill_resources import ScheduleKind, check_kind
 from infra.backfill_spec import BackfillSpec
 from infra.body import env_secret_data, env_secret_name, env_secret_variables
 from infra.cron_body import cron_job_bodies
@@ -22,8 +23,6 @@ from infra.operator import KubeRayOperator
 from infra.provider import owned_here, stack_label
 from infra.spec import KubeRayClusterSpec
 from infra.support import CRON_GATE, schedule_kind
-
-Kind = Literal["RayCronJob", "CronJob"]
 
 _CLASSES: Mapping[str, Any] = {
     "ServiceAccount": kubernetes.core.v1.ServiceAccount,
@@ -54,7 +53,7 @@ class BackfillArgs:
     driver: Driver
     wait: bool = True
     operator: KubeRayOperator | None = None
-    kind: Kind | None = None
+    kind: ScheduleKind | None = None
 
 
 class _Backfill(pulumi.ComponentResource):
@@ -172,17 +171,12 @@ class BackfillSchedule(_Backfill):
             setattr(self, key, pulumi.Output.from_input(value))
         self.register_outputs(self.outputs)
 
-    def _kind(self) -> Kind:
+    def _kind(self) -> ScheduleKind:
         """What makes the runs; why, is said."""
-        spec = self._spec
-        if spec.standing:  # KubeRay removes no run on a standing cluster, and a RayCronJob none of its own
-            if self._args.kind == "RayCronJob":
-                raise BadSpec(
-                    f"backfill {spec.name!r}: nothing removes the runs of a RayCronJob on a standing cluster; use CronJob"
-                )
-            return "CronJob"
-        if self._args.kind is not None:
-            return self._args.kind
+        spec, given = self._spec, self._args.kind
+        if given is not None or spec.standing:
+            check_kind(spec, given or "CronJob")
+            return given or "CronJob"
         operator = self._operator
         kind = schedule_kind(operator) if operator else "CronJob"
         known = operator is not None and operator.gates is not None

@@ -15,6 +15,7 @@ from runner.cli.eks import eks_token
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
+from runner.cli.render import Name, Render, Schedule, print_rendered
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -86,12 +87,18 @@ def backfill(
     ] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest time for one call of the function.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    render: Render = None,
+    schedule: Schedule = None,
+    name: Name = None,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Compute what is missing of a column and publish it in one new table version."""
     from runner.new_columns import add_missing
 
+    if render is not None:
+        _render(locals())
+        return
     with exit_codes():
         opened = open_database(database, storage_option).open_table(table)
         function = _function(udf)
@@ -115,6 +122,24 @@ def backfill(
         with _context(opened, place, options):
             result = opened.backfill(**options)
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+def _render(given: dict[str, Any]) -> None:
+    """The command's arguments, as those of a declared backfill."""
+    rows = ("where", "stale", "force", "only_failed", "commit_every", "optimize_indices")
+    others = ("concurrency", "batch_size", "on_error", "timeout", "cluster", "manifest", "on_exit", "schedule", "name")
+    with exit_codes():
+        connection = open_database(given["database"], given["storage_option"])
+        fields = {
+            **{name: given[name] for name in ("table", "columns", *rows, *others)},
+            "database": connection.uri,
+            "function": given["udf"],
+            "inputs": given["inputs"].split(",") if given["inputs"] else None,
+            "storage_options": connection.store.storage_options,
+        }
+        refused = {f"--{name.replace('_', '-')}": given[name] for name in ("limit", "num_fragments", "stack", "wait_timeout")}
+        refused |= {"--detach": given["detach"], "--dry-run": given["dry_run"], "--json": given["as_json"]}
+        print_rendered(connection, given["render"], fields, refused)
 
 
 @app.command()
