@@ -59,7 +59,7 @@ class BackfillArgs:
 class _Backfill(pulumi.ComponentResource):
     """What both have: the look at Kubernetes, and what goes with a run's own cluster."""
 
-    def __init__(self, name: str, args: BackfillArgs, opts: pulumi.ResourceOptions | None) -> None:
+    def __init__(self, name: str, args: BackfillArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(f"infill:kubernetes:{type(self).__name__}", name, {}, opts)
         self._args, self._spec = args, args.spec
         try:

@@ -20,9 +20,7 @@ Render = Annotated[
     ),
 ]
 Schedule = Annotated[str | None, typer.Option(metavar="CRON", help='With --render: "0 3 * * *", in UTC.')]
-Name = Annotated[
-    str | None, typer.Option(metavar="NAME", help="With --render: the name. Default: of table and columns.")
-]
+Name = Annotated[str | None, typer.Option(metavar="NAME", help="With --render: the name. Default: of table and columns.")]
 
 _KINDS = {"rayjob": "RayJob", "raycronjob": "RayCronJob", "cronjob": "CronJob"}
 
