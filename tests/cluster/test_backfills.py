@@ -57,13 +57,16 @@ class World:
         found = self.api.list(f"{RAY}/namespaces/{self.namespace}/rayjobs")
         return {body["metadata"]["name"]: body.get("status", {}) for body in found}
 
-    def wait(self, done: Callable[[], bool], what: str) -> None:
+    def wait(self, done: Callable[[], bool]) -> None:
         """Skips where the operator is somewhere from where it reaches no dashboard."""
-        if eventually(done, RUN_SECONDS):
-            return
+
+        def over() -> bool:
+            return done() or any(status.get("jobDeploymentStatus") == "Failed" for status in self.runs().values())
+
+        eventually(over, RUN_SECONDS)
         if any("jobStatusCheckFailureStartTime" in status for status in self.runs().values()):
             pytest.skip("KubeRay's operator does not reach Ray's dashboards from where it runs (-use-kubernetes-proxy)")
-        raise AssertionError(f"{what}: {self.runs()}\n{[vars(job) for job in self.db.jobs()]}")
+        assert done(), (self.runs(), [vars(job) for job in self.db.jobs()])
 
     def succeeded(self, name: str) -> bool:
         return any(run.startswith(f"{name}-") and status.get("jobStatus") == "SUCCEEDED" for run, status in self.runs().items())
@@ -99,7 +102,7 @@ def test_a_file_s_backfill_runs_once_and_goes_with_its_file(world: World) -> Non
     world.project.up().ok()
     (name,) = world.runs()
     assert world.project.outputs()["backfill-lengths"] == {"namespace": world.namespace, "run_name": name}
-    world.wait(lambda: world.succeeded("lengths"), "the run")
+    world.wait(lambda: world.succeeded("lengths"))
     assert world.db.open_table("t").to_arrow(["length"])["length"].to_pylist() == [1, 2, 3]
     (record,) = world.db.jobs()
     assert (record.status, record.declared, record.cluster, record.submission_id) == (
@@ -124,13 +127,13 @@ def test_a_schedule_fires_again_and_again(world: World) -> None:
     file = world.write("nightly", columns="by_night", function="features:length", schedule="* * * * *")
     world.project.up().ok()
     assert world.project.outputs()["backfill-nightly"]["kind"] == "CronJob"
-    world.wait(lambda: world.succeeded("nightly"), "the first run")
+    world.wait(lambda: world.succeeded("nightly"))
     world.db.open_table("t").to_lancedb().add(pa.table({"word": ["dddd"], **_nulls(world)}))
 
     def all_filled() -> bool:
         return world.db.open_table("t").to_arrow(["by_night"])["by_night"].to_pylist() == [1, 2, 3, 4]
 
-    world.wait(all_filled, "the second run")
+    world.wait(all_filled)
     assert sorted(record.rows_done for record in world.db.jobs() if record.declared == "nightly")[-2:] == [1, 3]
     world.project.up("--expect-no-changes").ok()
     file.unlink()
