@@ -111,6 +111,7 @@ def _run(connection: Any, request: Mapping[str, Any], record: Any) -> None:
     from runner.targets import Request
 
     store = connection.store
+    _mark_used(store, request["uploads"])
     activate({**request["uploads"], "store": (store.uri, store.storage_options)})
     table = connection.open_table(request["table"])
     function = import_udf(request["function"]) if request["function"] else None
@@ -126,6 +127,19 @@ def _run(connection: Any, request: Mapping[str, Any], record: Any) -> None:
             console.say(str(job.run_here()))
     finally:
         context.close()
+
+
+def _mark_used(store: Any, uploads: Mapping[str, Any]) -> None:
+    """Of what was uploaded once for all runs of a schedule; nodes that have it would not tell."""
+    from runner.packages.unpack import mark_used
+
+    packages = [
+        *uploads.get("workspace", ())[:1],
+        *(package for _, package in uploads.get("modules", ())),
+        *uploads.get("site", ()),
+    ]
+    for package in packages:
+        mark_used(store, package)
 
 
 if __name__ == "__main__":
