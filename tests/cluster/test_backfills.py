@@ -27,7 +27,7 @@ def length(word: str) -> int:
 
 def slow(word: str) -> int:
     import time
-    time.sleep(5)
+    time.sleep(60)
     return len(word)
 """
 
@@ -120,6 +120,25 @@ def test_a_file_s_backfill_runs_once_and_goes_with_its_file(world: World) -> Non
     world.project.up().ok()
     assert eventually(lambda: world.runs() == {}, 60)
     assert eventually(lambda: objects_in(world.api, world.namespace) == {"Secret": ["s3"]}, 60)
+
+
+@pytest.mark.timeout(900)
+def test_a_run_that_is_cancelled_takes_its_cluster_along(world: World) -> None:
+    file = world.write("held", columns="slow", function="features:slow", backoff_limit=2, on_exit="RETAIN_ON_FAILURE")
+    world.project.up().ok()
+
+    def computing() -> bool:
+        return any(job.declared == "held" and job.phase == "compute" for job in world.db.jobs())
+
+    world.wait(computing)
+    (record,) = [job for job in world.db.jobs() if job.declared == "held"]
+    options = [f"--storage-option={key}={value}" for key, value in world.db.store.storage_options.items()]
+    done = run(["-m", "runner", "jobs", "cancel", world.db.uri, record.job_id, *options], Path.cwd(), PYTHONPATH=ROOT)
+    assert done.stdout.strip() == f"job {record.job_id}: CANCELLED", done.stderr
+    world.wait(lambda: world.succeeded("held"))  # neither tried again nor kept as a failure
+    assert eventually(lambda: "RayCluster" not in objects_in(world.api, world.namespace), 60)
+    file.unlink()
+    world.project.up().ok()
 
 
 @pytest.mark.timeout(900)
