@@ -176,15 +176,13 @@ def _on_demand(
     time_to_live = wishes.time_to_live or (None if keep else TIME_TO_LIVE)
     place = OnDemand(
         store,
-        on_cluster(manifest, spec) if manifest else spec,
+        on_cluster(spec, wanted, manifest),
         reuse=wishes.reuse,
         time_to_live=time_to_live,
         keep=keep,
         secrets=secret_options(store),
     )
-    # What of the manifest is secret is in the pods, by a Kubernetes Secret.
-    in_pods = manifest.env_vars if manifest else {}
-    return place, replace(wanted, secrets={name: text for name, text in wanted.secrets.items() if name not in in_pods})
+    return place, replace(wanted, secrets={})  # they are in the pods, by a Kubernetes Secret
 
 
 def _say_secrets_stay(store: Store, spec: ClusterSpec) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEAD_ANSWERS_SECONDS = 60.0
 LOOK_SECONDS = 3.0
 CLIENT_NAMESPACE = "infill"
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""What a node of each of Kubernetes' architectures calls its machine."""
 _SERVER_HUNG = "Starting Ray client server failed"  # the server that Ray forks for each client hangs now and then
 
 
@@ -84,7 +86,7 @@ class Standing:
     def __init__(self, name: str, target: Any, ray_cluster: str | None = None) -> None:
         self.name = name
         self.python = getattr(target, "python_version", None) or f"{sys.version_info.major}.{sys.version_info.minor}"
-        self.platform = f"linux-{platform.machine().lower()}"
+        self.platform = _platform(target)
         self._target, self._ray_cluster = target, ray_cluster
         self._jobs: RayJobs | None = None
 
@@ -139,6 +141,13 @@ class Standing:
     def _connected(self) -> RayJobs:
         assert self._jobs is not None
         return self._jobs
+
+
+def _platform(target: Any) -> str:
+    """The platform of a cluster's workers: as its spec has it, else like this machine; of several the one that differs."""
+    own = platform.machine().lower()
+    machines = {_MACHINES[group.arch] for group in getattr(target, "worker_groups", ())}
+    return f"linux-{next(iter(sorted(machines - {own})), own)}"
 
 
 class OnDemand(Standing):

@@ -39,7 +39,7 @@ def cluster(**fields: Any) -> KubeRayClusterSpec:
 
 def images(manifest: Manifest, spec: KubeRayClusterSpec | None = None) -> list[str]:
     """Of head, CPU workers and GPU workers."""
-    made = on_cluster(manifest, spec or cluster())
+    made = on_cluster(spec or cluster(), environment(manifest), manifest)
     return [made.image_of(group) for group in made.groups().values()]
 
 
@@ -177,12 +177,38 @@ def test_on_kubernetes_what_is_referred_to_becomes_a_secret_of_the_pods() -> Non
         env_vars={"HF_TOKEN": "${env:HF_TOKEN}", "LEVEL": "debug", "OWN": "${env:MINE}"},
     )
     spec = cluster(head_group={"env": {"OWN": "head", "ELSE": "kept"}})
-    made = on_cluster(manifest, spec)
+    made = on_cluster(spec, environment(manifest), manifest)
     wanted = {"INDEX_TOKEN": "${env:INDEX_TOKEN}", "HF_TOKEN": "${env:HF_TOKEN}", "OWN": "${env:MINE}"}
     assert made.head_group.env == {"ELSE": "kept", **wanted}
     assert [group.env for group in made.worker_groups] == [wanted, wanted]
     assert spec.head_group.env == {"OWN": "head", "ELSE": "kept"}
-    assert on_cluster(Manifest(name="m"), spec) == spec
+    assert on_cluster(spec, environment(Manifest(name="m")), Manifest(name="m")) == spec
+    assert on_cluster(spec, environment()) == spec
+
+
+@pytest.mark.parametrize(
+    ("manifest", "kwargs", "call", "secret", "shown"),
+    [
+        ({"A": "${env:ONE}"}, {"A": "${env:TWO}"}, {"A": "${env:THREE}"}, "${env:THREE}", None),
+        ({"A": "${env:ONE}"}, {"A": "${env:TWO}"}, {}, "${env:TWO}", None),
+        ({"A": "plain"}, {}, {"A": "${env:THREE}"}, "${env:THREE}", None),
+        ({"A": "${env:ONE}"}, {}, {"A": "plain"}, None, "plain"),
+        ({}, {"A": "${env:TWO}"}, {}, "${env:TWO}", None),
+    ],
+)
+def test_the_strongest_wish_for_a_secret_is_in_the_pods(
+    manifest: dict[str, str], kwargs: dict[str, str], call: dict[str, str], secret: str | None, shown: str | None
+) -> None:
+    given = environment(Manifest(name="m", env_vars=manifest), {"runtime_env": {"env_vars": kwargs}}, {"env_vars": call})
+    made = on_cluster(cluster(head_group={"env": {"A": "cluster"}}), given)
+    assert made.head_group.env == {"A": secret or "cluster"}  # what is shown is over it
+    assert given.runtime_env.get("env_vars", {}).get("A") == shown
+
+
+def test_the_pods_have_what_an_index_of_the_call_asks_for() -> None:
+    given = environment(None, None, {"pip": ["--index-url https://${env:INDEX_TOKEN}@host/simple", "attrs==25.1.0"]})
+    assert given.expanded == ("INDEX_TOKEN",)
+    assert on_cluster(cluster(), given).worker_groups[0].env == {"INDEX_TOKEN": "${env:INDEX_TOKEN}"}
 
 
 # -- the runner's own requirements
