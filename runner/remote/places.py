@@ -136,6 +136,7 @@ class Standing:
 
         self._jobs = RayJobs(dashboard)
         dashboard.check_ray()
+        dashboard.check_python()
         return str(dashboard.where)
 
     def _connected(self) -> RayJobs:
