@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ray._private.runtime_env.conda import CondaPlugin
+from ray._private.runtime_env.context import RuntimeEnvContext
 from ray.runtime_env import RuntimeEnv
 
 from infra.spec import KubeRayClusterSpec, parse_spec
@@ -253,3 +259,33 @@ def test_a_conda_environment_of_the_nodes_cannot_be_added_to() -> None:
 def test_ray_takes_what_is_made(manifest: Manifest) -> None:
     made = with_requirements(environment(manifest), OWN).runtime_env
     assert RuntimeEnv(**made).to_dict().keys() >= made.keys() - {"pip", "uv"}
+
+
+CONDA_COMMAND = """#!/bin/sh
+case "$1 $2" in
+"env list") echo '{"envs": []}' ;;
+"env create") cp "$(echo "$@" | sed 's/.*--file \\([^ ]*\\).*/\\1/')" "$RECORD"; echo PackagesNotFoundError; exit 1 ;;
+esac
+"""
+
+
+def test_conda_is_called_with_the_environment_the_client_s_python_and_what_the_runner_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own way to conda, up to the call: no registry that tests may use has a conda."""
+    (tmp_path / "conda").write_text(CONDA_COMMAND)
+    (tmp_path / "conda").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(tmp_path / "created.yml"))
+    monkeypatch.delenv("CONDA_EXE", raising=False)
+    monkeypatch.delenv("RAY_CONDA_HOME", raising=False)
+    manifest = Manifest(name="m", kind="conda", conda={**CONDA, "dependencies": ["numpy=2.1", {"pip": ["attrs==25.1.0"]}]})
+    made = RuntimeEnv(**with_requirements(environment(manifest), OWN).runtime_env)
+    with pytest.raises(RuntimeError, match=r"(?s)Failed to install conda environment .*PackagesNotFoundError"):
+        asyncio.run(CondaPlugin(str(tmp_path / "resources")).create(made.conda_uri(), made, RuntimeEnvContext()))
+    asked = yaml.safe_load((tmp_path / "created.yml").read_text())
+    assert asked["channels"] == ["conda-forge"]
+    *packages, requirements = sorted(asked["dependencies"], key=lambda each: isinstance(each, dict))
+    assert sorted(packages) == ["numpy=2.1", "pip", f"python={platform.python_version()}"]
+    assert [line for line in requirements["pip"] if "ray" not in line] == ["attrs==25.1.0", *OWN]
+    assert "ray[default]" in requirements["pip"]
