@@ -239,16 +239,21 @@ class OnDemand(Standing):
 
 
 class RayClient:
-    """A cluster that only Ray Client reaches, ``ray://host:10001``: the driver of a job is a detached actor on its head."""
+    """A cluster that only Ray Client reaches, ``ray://host:10001``: the driver of a job is a detached actor on its head.
+
+    Args:
+        secrets: storage options for its drivers.
+        variables: values of this environment that the workers' refers to. Both go as arguments, which Ray does not show.
+    """
 
     is_on_demand = False
 
-    def __init__(self, name: str, address: str, secrets: Mapping[str, str]) -> None:
+    def __init__(self, name: str, address: str, secrets: Mapping[str, str], variables: Mapping[str, str]) -> None:
         self.name = name
         self.python = f"{sys.version_info.major}.{sys.version_info.minor}"
         self.platform = f"linux-{platform.machine().lower()}"
         self._address = address
-        self._secrets = dict(secrets)
+        self._secrets, self._variables = dict(secrets), dict(variables)
         self._drivers: dict[str, Any] = {}
         self._joined = False
 
@@ -277,7 +282,7 @@ class RayClient:
         ray.cloudpickle.register_pickle_by_value(ray_worker)  # type: ignore[no-untyped-call]
         placed = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}, "name": f"driver-{job_id}"}
         actor: Any = ray.remote(ray_worker.RayDriver).options(**placed, lifetime="detached").remote(own_source(), pins())
-        self._drivers[job_id] = actor.drive.remote(database, {**options, **self._secrets}, job_id)
+        self._drivers[job_id] = actor.drive.remote(database, {**options, **self._secrets}, job_id, self._variables)
 
     def look(self, job_id: str) -> str | None:
         import ray
