@@ -83,8 +83,8 @@ def on_cluster(spec: KubeRayClusterSpec, given: Environment, manifest: Manifest 
     plain = spec.plain()
     env = {**{name: f"${{env:{name}}}" for name in given.expanded}, **given.secrets}
     groups = [plain.setdefault("head_group", {}), *plain.setdefault("worker_groups", [{"name": "cpu"}])]
-    for index, group in enumerate(groups):
-        image = None if manifest is None else manifest.head_image if index == 0 else _worker_image(manifest, group)
+    images = [manifest.head_image, *(_worker_image(manifest, group) for group in groups[1:])] if manifest else [None] * len(groups)
+    for group, image in zip(groups, images, strict=True):
         if image == DEFAULT_IMAGE:
             group.pop("image", None)
         elif image:

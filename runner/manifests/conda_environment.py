@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def check(environment: Mapping[str, Any]) -> list[str]:
     """Refuse what conda or its pip cannot install.
 
     Returns:
-        Warnings: packages and requirements without a pinned version.
+        Warnings: another Python than the client's; packages and requirements without a pinned version.
 
     Raises:
         ValueError: no environment, with the part that is wrong.
@@ -71,13 +72,21 @@ def check(environment: Mapping[str, Any]) -> list[str]:
         if not isinstance(each, str) or not package_name(each):
             raise ValueError(f"{each!r} is no dependency; write name=1.2.3, or {{pip: [name==1.2.3]}}")
     loose = [each for each in packages(environment) if _is_loose(each)]
-    warnings = [
-        f"{each!r} has no pinned version: another day installs another one; write {each.split()[0]}=VERSION" for each in loose
-    ]
+    warnings = [f"{each!r} has no pinned version: another day installs another one; write {each}=VERSION" for each in loose]
     lines = pip_lines(environment)
     if others := [line for line in lines if line.startswith("-") and line.split()[0] not in ("--index-url", "--extra-index-url")]:
         raise ValueError(f"pip: {others[0]!r} has no meaning on a worker; take it out")
-    return [*warnings, *check_requirements(line for line in lines if not line.startswith("-"))]
+    return [*_of_python(environment), *warnings, *check_requirements(line for line in lines if not line.startswith("-"))]
+
+
+def _of_python(environment: Mapping[str, Any]) -> Iterator[str]:
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for python in python_pins(environment).values():
+        if python not in (running, str(sys.version_info.major)):
+            yield (
+                f"conda: python={python}, and Ray runs workers with the client's Python ({running}) only; "
+                f"take a client and images of Python {python}, or drop the pin"
+            )
 
 
 def _is_loose(package: str) -> bool:

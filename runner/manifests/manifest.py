@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -152,17 +151,7 @@ class Manifest(Model):
 
     def warnings(self) -> list[str]:
         """What is allowed and may not do what is meant."""
-        found = check_requirements(self.pip)
-        if not self.conda:
-            return found
-        running = f"{sys.version_info.major}.{sys.version_info.minor}"
-        for python in conda_environment.python_pins(self.conda).values():
-            if python not in (running, running.partition(".")[0]):
-                found.append(
-                    f"conda: python={python}, and Ray runs workers with the client's Python ({running}) only; "
-                    f"take a client and images of Python {python}, or drop the pin"
-                )
-        return [*found, *conda_environment.check(self.conda)]
+        return [*check_requirements(self.pip), *(conda_environment.check(self.conda) if self.conda else [])]
 
 
 def read_manifest(path: str | Path) -> Manifest:
