@@ -264,7 +264,7 @@ def test_ray_takes_what_is_made(manifest: Manifest) -> None:
 CONDA_COMMAND = """#!/bin/sh
 case "$1 $2" in
 "env list") echo '{"envs": []}' ;;
-"env create") cp "$(echo "$@" | sed 's/.*--file \\([^ ]*\\).*/\\1/')" "$RECORD"; echo PackagesNotFoundError; exit 1 ;;
+"env create") cp "$(echo "$@" | sed 's/.*--file \\([^ ]*\\).*/\\1/')" "$RECORD"; exit 1 ;;
 esac
 """
 
@@ -281,7 +281,7 @@ def test_conda_is_called_with_the_environment_the_client_s_python_and_what_the_r
     monkeypatch.delenv("RAY_CONDA_HOME", raising=False)
     manifest = Manifest(name="m", kind="conda", conda={**CONDA, "dependencies": ["numpy=2.1", {"pip": ["attrs==25.1.0"]}]})
     made = RuntimeEnv(**with_requirements(environment(manifest), OWN).runtime_env)
-    with pytest.raises(RuntimeError, match=r"(?s)Failed to install conda environment .*PackagesNotFoundError"):
+    with pytest.raises(RuntimeError, match="Failed to install conda environment"):
         asyncio.run(CondaPlugin(str(tmp_path / "resources")).create(made.conda_uri(), made, RuntimeEnvContext()))
     asked = yaml.safe_load((tmp_path / "created.yml").read_text())
     assert asked["channels"] == ["conda-forge"]
