@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEAD_ANSWERS_SECONDS = 60.0
 LOOK_SECONDS = 3.0
 CLIENT_NAMESPACE = "infill"
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""What a node of each of Kubernetes' architectures calls its machine."""
 _SERVER_HUNG = "Starting Ray client server failed"  # the server that Ray forks for each client hangs now and then
 
 
@@ -84,7 +86,7 @@ class Standing:
     def __init__(self, name: str, target: Any, ray_cluster: str | None = None) -> None:
         self.name = name
         self.python = getattr(target, "python_version", None) or f"{sys.version_info.major}.{sys.version_info.minor}"
-        self.platform = f"linux-{platform.machine().lower()}"
+        self.platform = _platform(target)
         self._target, self._ray_cluster = target, ray_cluster
         self._jobs: RayJobs | None = None
 
@@ -134,11 +136,19 @@ class Standing:
 
         self._jobs = RayJobs(dashboard)
         dashboard.check_ray()
+        dashboard.check_python()
         return str(dashboard.where)
 
     def _connected(self) -> RayJobs:
         assert self._jobs is not None
         return self._jobs
+
+
+def _platform(target: Any) -> str:
+    """The platform of a cluster's workers: as its spec has it, else like this machine; of several the one that differs."""
+    own = platform.machine().lower()
+    machines = {_MACHINES[group.arch] for group in getattr(target, "worker_groups", ())}
+    return f"linux-{next(iter(sorted(machines - {own})), own)}"
 
 
 class OnDemand(Standing):
@@ -229,16 +239,21 @@ class OnDemand(Standing):
 
 
 class RayClient:
-    """A cluster that only Ray Client reaches, ``ray://host:10001``: the driver of a job is a detached actor on its head."""
+    """A cluster that only Ray Client reaches, ``ray://host:10001``: the driver of a job is a detached actor on its head.
+
+    Args:
+        secrets: storage options for its drivers.
+        variables: values of this environment that the workers' refers to. Both go as arguments, which Ray does not show.
+    """
 
     is_on_demand = False
 
-    def __init__(self, name: str, address: str, secrets: Mapping[str, str]) -> None:
+    def __init__(self, name: str, address: str, secrets: Mapping[str, str], variables: Mapping[str, str]) -> None:
         self.name = name
         self.python = f"{sys.version_info.major}.{sys.version_info.minor}"
         self.platform = f"linux-{platform.machine().lower()}"
         self._address = address
-        self._secrets = dict(secrets)
+        self._secrets, self._variables = dict(secrets), dict(variables)
         self._drivers: dict[str, Any] = {}
         self._joined = False
 
@@ -267,7 +282,7 @@ class RayClient:
         ray.cloudpickle.register_pickle_by_value(ray_worker)  # type: ignore[no-untyped-call]
         placed = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}, "name": f"driver-{job_id}"}
         actor: Any = ray.remote(ray_worker.RayDriver).options(**placed, lifetime="detached").remote(own_source(), pins())
-        self._drivers[job_id] = actor.drive.remote(database, {**options, **self._secrets}, job_id)
+        self._drivers[job_id] = actor.drive.remote(database, {**options, **self._secrets}, job_id, self._variables)
 
     def look(self, job_id: str) -> str | None:
         import ray

@@ -33,8 +33,12 @@ def main(database: str, job_id: str) -> int:
     return drive(database, options, job_id)
 
 
-def drive(database: str, storage_options: Mapping[str, str], job_id: str) -> int:
-    """Run a job's request on the Ray that this process belongs to."""
+def drive(database: str, storage_options: Mapping[str, str], job_id: str, variables: Mapping[str, str] | None = None) -> int:
+    """Run a job's request on the Ray that this process belongs to.
+
+    Args:
+        variables: values of the client's environment for what the workers' refers to. Default: the nodes have them.
+    """
     from runner.connection import Connection
     from runner.errors import RunnerError
     from runner.records import JobRecords
@@ -45,7 +49,7 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str) -> int
     connection.allow_pickle = request["allow_pickle"]
     with _kept_log(records, job_id), _cluster_kept_alive(request.get("renew")):
         try:
-            _run(connection, records, job_id, request)
+            _run(connection, records, job_id, {**request, "uploads": _with_values(request["uploads"], variables or {})})
         except Exception as exc:
             _record_failure(records, job_id, exc)
             if not isinstance(exc, RunnerError):
@@ -76,6 +80,15 @@ def _check_python(client: str) -> None:
             f"the driver on the cluster runs Python {this_python()} and its client {client}; take an image of Python {client} "
             "(python_version of the cluster), or a client of the cluster's"
         )
+
+
+def _with_values(uploads: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """`uploads` with what the client gave values for: it goes to workers with their start, where nobody sees it."""
+    from infra.secrets_in_specs import resolved, variables
+
+    references = uploads.get("references", {})
+    known = {name: resolved(text, given) for name, text in references.items() if set(variables(text)) <= given.keys()}
+    return {**uploads, "env": known, "references": {name: text for name, text in references.items() if name not in known}}
 
 
 def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any]) -> None:

@@ -70,16 +70,34 @@ def test_a_job_runs_on_the_cluster_and_is_on_record(db: Connection, table: Table
 
 
 def test_ray_client(db: Connection, table: Table, ray_cluster: RayCluster, log: Path, tmp_path: Path) -> None:
+    """With variables sent as on LanceDB's page, a secret among them, which neither Ray nor the database shows."""
     table.add_columns({"y": doubling(log)})
     script = f"""
+import os
 import runner
+from infra import Cluster
 db = runner.connect({db.uri!r})
-with db.context(cluster={ray_cluster.client!r}):
-    print(db.open_table("t").backfill("y", progress=False).rows_done)
+env_vars = {{"LEVEL": "debug", "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"]}}
+cluster = Cluster.create_external("there", {ray_cluster.client!r})
+db.define_cluster("there", cluster.ray_init_kwargs({{"runtime_env": {{"env_vars": env_vars}}}}).build())
+
+@runner.udf
+def told(x: int) -> str:
+    return os.environ["LEVEL"] + os.environ["AWS_SECRET_ACCESS_KEY"][-4:]
+
+table = db.open_table("t")
+table.add_columns({{"z": told}})
+with db.context(cluster="there"):
+    print(table.backfill("y", progress=False).rows_done, table.backfill("z", progress=False).rows_done)
 """
-    done = run(["-c", script], tmp_path / "workspace", PYTHONPATH=ROOT)
-    assert (done.returncode, done.stdout) == (0, "100\n"), done.stderr
+    secret = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
+    done = run(["-c", script], tmp_path / "workspace", PYTHONPATH=ROOT, AWS_SECRET_ACCESS_KEY=secret)
+    assert (done.returncode, done.stdout) == (0, "100 100\n"), done.stderr
     assert values(table, "y") == [2 * x for x in range(100)]
+    assert set(values(table, "z")) == {f"debug{secret[-4:]}"}
+    logs = [path for path in ray_cluster.session.glob("logs/**/*") if path.is_file()]
+    files = [*logs, *(path for path in Path(db.uri).rglob("*") if path.is_file())]
+    assert [path.name for path in files if secret.encode() in path.read_bytes()] == []
 
 
 def test_two_jobs_of_a_column_queue_and_the_context_waits_for_both(
