@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.driver import Driver, Meter
-from runner.backfill.plan import BackfillPlan
+from runner.backfill.plan import FIGURES, BackfillPlan
 from runner.backfill.pool import Shape
 from runner.backfill.work import Pass
 from runner.errors import BackfillFailed, CommitConflict, JobCancelled, RowError, RunnerError
@@ -276,6 +276,7 @@ class _Run:
         if not self._outcome.replans or self._record.read_version == plan.read_version:
             self._record.versions += plan.versions
             self._record.functions += [spec.path or spec.name for spec in specs]
+        self._record.plan = {name: sum(getattr(first, name) for first in self._outcome.plans) for name in FIGURES}
         self._record.rows_total = self._meter.rows_total
 
     def _new_record(self, plan: BackfillPlan) -> JobRecord:
@@ -291,6 +292,7 @@ class _Run:
             host=socket.gethostname(),
             started_at=now(),
             read_version=plan.read_version,
+            udf=self._request.brought(),
         )
 
     @contextmanager
@@ -330,6 +332,7 @@ class _Run:
     def _save(self, record: JobRecord) -> None:
         """The record with how far the job is."""
         record.updated_at, record.phase, record.workers = now(), self._meter.phase, self._meter.workers
+        record.seconds = {phase: round(seconds, 3) for phase, seconds in self._seconds.copy().items()}
         for name in ("rows_done", "rows_total", "rows_failed", "rows_resumed"):
             setattr(record, name, getattr(self._meter, name))
         if not record.is_ended:
