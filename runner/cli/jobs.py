@@ -69,6 +69,8 @@ def attach(database: Database, job_id: JobId, as_json: AsJson = False, storage_o
         connection = open_database(database, storage_option)
         record = connection.job(job_id)
         job = _handle(connection, record)
+        if not job.done():
+            console.say(f"job {record.job_id}: {console.describe(job.progress())}")
         try:
             with console.following(", ".join(record.columns), job.progress):
                 result = job.result()

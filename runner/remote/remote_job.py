@@ -110,7 +110,7 @@ class RemoteJob:
         meter.rows_resumed, meter.workers = record.rows_resumed, record.workers
         meter.phase = {"SUBMITTED": "submit", "QUEUED": "queue"}.get(record.status, record.phase)
         if meter.compute_started is None and record.phase == "compute":
-            meter.compute_started = time.monotonic()
+            meter.compute_started = time.monotonic() - record.seconds.get("compute", 0.0)
 
     def _check_driver(self, record: JobRecord) -> None:
         if time.monotonic() - self._looked_at < LOOK_SECONDS:

@@ -1,0 +1,42 @@
+"""What the handle on a job elsewhere tells of it, from its record alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import console
+from runner.records import JobRecord, JobRecords, now
+from runner.remote.remote_job import RemoteJob
+from runner.store import Store
+
+
+def job(folder: Path, **fields: Any) -> RemoteJob:
+    """A handle on a job whose record says so."""
+    store = Store(folder)
+    names = {"job_id": "20260131-1", "table": "t", "columns": ["y"], "versions": ["1"], "functions": ["m:f"], "executor": "cluster"}
+    times = {"started_at": now(), "updated_at": now()}
+    JobRecords(store).save(JobRecord(**names, options={}, user="ana", host="h", **times, **fields))  # type: ignore[arg-type]
+    return RemoteJob(store, "20260131-1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"status": "SUBMITTED"}, "its driver starts"),
+        ({"status": "QUEUED", "phase": "queue"}, "waits for another job of the column"),
+        ({"phase": "plan"}, "planning"),
+        ({"phase": "compute", "rows_total": 100}, "waiting for the first worker"),
+    ],
+)
+def test_what_it_does_before_rows_are_computed(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
+    assert console.describe(job(tmp_path, **fields).progress()) == text
+
+
+def test_the_rate_is_that_of_the_whole_job_and_not_since_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    counts = {"rows_total": 10_000, "rows_done": 3000, "rows_resumed": 1000, "workers": 4}
+    found = job(tmp_path, phase="compute", seconds={"plan": 3.0, "compute": 200.0}, **counts).progress()
+    assert console.describe(found) == "3,000 of 10,000 rows (30%), 10 rows/s, 12 min left, 4 workers"
