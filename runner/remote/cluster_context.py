@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
+from infra.errors import InfraError
 from runner import console
 from runner.context import Context
 from runner.environments.environment import Environment
@@ -187,7 +188,12 @@ class ClusterContext(Context):
         self._let_go(kept)
 
     def _let_go(self, kept: str | None) -> None:
-        deleted = self._place.close(keep=kept is not None)
+        try:
+            deleted = self._place.close(keep=kept is not None)
+        except InfraError as exc:
+            raise RunnerError(
+                f"cluster {self._place.name} may still be there: {exc}; `{self._place.removal()}` removes it"
+            ) from exc
         if deleted:
             console.say(f"cluster {self._place.name} is deleted")
         elif kept and self._place.is_on_demand:

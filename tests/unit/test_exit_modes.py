@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from infra.errors import InfraError
 from runner import ExitMode
 from runner.environments.environment import Environment
-from runner.errors import BackfillFailed, JobCancelled
+from runner.errors import BackfillFailed, JobCancelled, RunnerError
 from runner.remote import cluster_context
 from runner.remote.cluster_context import ClusterContext
 from runner.store import Store
@@ -21,10 +22,13 @@ class Place:
 
     name, python, platform, is_on_demand = "gpu", "3.11", "linux-x86_64", True
 
-    def __init__(self) -> None:
+    def __init__(self, refuses: Exception | None = None) -> None:
         self.closed: list[str] = []
+        self._refuses = refuses
 
     def close(self, *, keep: bool) -> bool:
+        if self._refuses:
+            raise self._refuses
         self.closed.append("kept" if keep else "deleted")
         return not keep
 
@@ -87,6 +91,13 @@ def test_each_mode_and_outcome(mode: ExitMode, outcome: Any, tmp_path: Path, cap
     cancelled = mode is ExitMode.DELETE and outcome is LATE
     assert ("cancelling job 20260131-1; finished work is kept" in said) == cancelled
     assert job.done() == (cancelled or outcome is not LATE)  # so that nothing runs on a cluster that is deleted
+
+
+def test_a_cluster_that_cannot_be_deleted_is_named_with_the_command_that_removes_it(tmp_path: Path) -> None:
+    place = Place(InfraError("Kubernetes does not answer"))
+    said = r"^cluster gpu may still be there: Kubernetes does not answer; `python -m runner clusters down db gpu` removes it$"
+    with pytest.raises(RunnerError, match=said):
+        context_on(place, tmp_path, Job()).close()
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, presses: int) -> None:
