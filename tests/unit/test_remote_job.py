@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner import console
+from runner.errors import BadInput
 from runner.records import JobRecord, JobRecords, now
+from runner.remote import remote_driver
 from runner.remote.remote_job import RemoteJob
 from runner.store import Store
 
@@ -40,3 +43,13 @@ def test_the_rate_is_that_of_the_whole_job_and_not_since_it_is_looked_at(tmp_pat
     counts = {"rows_total": 10_000, "rows_done": 3000, "rows_resumed": 1000, "workers": 4}
     found = job(tmp_path, phase="compute", seconds={"plan": 3.0, "compute": 200.0}, **counts).progress()
     assert console.describe(found) == "3,000 of 10,000 rows (30%), 10 rows/s, 12 min left, 4 workers"
+
+
+def test_a_driver_refuses_another_python_and_one_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"the driver on the cluster runs Python \S+ and its client 3\.9;"):
+        remote_driver._check_python("3.9")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        BadInput, match=rf"^`python` is {sys.executable} on the head of the cluster, and Ray is not installed in it"
+    ):
+        remote_driver._check_python("3.9")
