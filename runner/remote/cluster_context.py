@@ -231,7 +231,7 @@ class _ClusterJob(RemoteJob):
     """A job that is submitted by `start`."""
 
     def __init__(self, store: Store, place: Place, record: JobRecord, request: dict[str, Any]) -> None:
-        super().__init__(store, record.job_id, lambda: place.look(record.job_id))
+        super().__init__(store, record.job_id, lambda: place.look(record.job_id), is_certain=True)
         self._place, self._record, self._request = place, record, request
         self._store = store
 

@@ -151,6 +151,7 @@ def test_a_driver_that_is_killed_is_noticed_and_the_next_job_takes_over(
     os.kill(driver.pid, signal.SIGKILL)
     with pytest.raises(JobLost, match=r"its driver has ended without a word, as Ray says: FAILED"):
         job.result(60)
+    assert (db.job(job.job_id).status, db.job(job.job_id).error_type) == ("FAILED", "JobLost")
     context.__exit__(None, None, None)
     gate.open()
     with db.context(cluster=address):
