@@ -176,7 +176,8 @@ def _on_demand(
     from runner.remote.places import OnDemand
 
     keep = wishes.exit_mode is ExitMode.RETAIN
-    time_to_live = wishes.time_to_live or (None if keep else TIME_TO_LIVE)
+    default = None if keep else TIME_TO_LIVE
+    time_to_live = default if wishes.time_to_live is None else wishes.time_to_live
     place = OnDemand(
         store,
         on_cluster(spec, wanted, manifest),

@@ -30,6 +30,7 @@ LOOK_SECONDS = 3.0
 CLIENT_NAMESPACE = "infill"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """What a node of each of Kubernetes' architectures calls its machine."""
+_QUOTED = ", last available logs (truncated to 20,000 chars):"
 _SERVER_HUNG = "Starting Ray client server failed"  # the server that Ray forks for each client hangs now and then
 
 
@@ -114,7 +115,7 @@ class Standing:
             return None
         if found is None:
             return f"cluster {self.name} knows of it no more"
-        return f"as Ray says: {found.status}, {found.message}" if found.has_ended else None
+        return f"as Ray says: {found.status}, {_in_a_line(found.message or '')}" if found.has_ended else None
 
     def stop(self, job_id: str) -> None:
         self._connected().stop(job_id)
@@ -149,6 +150,13 @@ def _platform(target: Any) -> str:
     own = platform.machine().lower()
     machines = {_MACHINES[group.arch] for group in getattr(target, "worker_groups", ())}
     return f"linux-{next(iter(sorted(machines - {own})), own)}"
+
+
+def _in_a_line(message: str) -> str:
+    """What Ray says of a job that failed: its own words, and of the logs that it quotes the last line."""
+    words, _, logs = message.partition(_QUOTED)
+    lines = [" ".join(line.split()) for line in logs.splitlines() if line.strip()]
+    return f"{words}: {lines[-1]}" if lines else " ".join(words.split())
 
 
 class OnDemand(Standing):

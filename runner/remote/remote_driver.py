@@ -7,6 +7,7 @@ secret come in the variable `OPTIONS`, secret ones in `SECRET_OPTIONS` or as the
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -71,10 +72,15 @@ def _record_failure(records: Any, job_id: str, exc: Exception) -> None:
 
 
 def _check_python(client: str) -> None:
-    """Refuse to load functions that another Python pickled; its bytecode is of that Python alone."""
+    """Refuse to load functions that another Python pickled; its bytecode is of that Python alone. And a Python without Ray."""
     from runner.errors import BadInput
     from runner.packages.package import this_python
 
+    if importlib.util.find_spec("ray") is None:
+        raise BadInput(
+            f"`python` is {sys.executable} on the head of the cluster, and Ray is not installed in it: Ray was started there from "
+            "another environment; start it with the bin folder of that one first on PATH"
+        )
     if this_python() != client:
         raise BadInput(
             f"the driver on the cluster runs Python {this_python()} and its client {client}; take an image of Python {client} "

@@ -169,6 +169,7 @@ def test_a_driver_that_is_killed_is_noticed_and_the_next_job_takes_over(
     os.kill(driver.pid, signal.SIGKILL)
     with pytest.raises(JobLost, match=r"its driver has ended without a word, as Ray says: FAILED"):
         job.result(60)
+    assert (db.job(job.job_id).status, db.job(job.job_id).error_type) == ("FAILED", "JobLost")
     context.__exit__(None, None, None)
     gate.open()
     with db.context(cluster=address):
@@ -193,6 +194,31 @@ def test_a_client_that_is_killed_leaves_a_job_that_ends(
     assert done.returncode == 0, done.stderr
     assert values(table, "y") == [2 * x for x in range(100)]
     assert db.job(record.job_id).status == "DONE"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_leaves_the_job_and_twice_cancels_it(
+    db: Connection, table: Table, address: str, gate: Gate, tmp_path: Path, times: int
+) -> None:
+    table.add_columns({"y": gated(gate)})
+    command = [sys.executable, "-m", "runner", "backfill", db.uri, "t", "y", "--cluster", address]
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    client = subprocess.Popen(command, cwd=tmp_path / "workspace", env=environment, stderr=subprocess.PIPE, text=True)
+    assert client.stderr is not None
+    gate.wait()
+    client.send_signal(signal.SIGINT)
+    said = [line for line in iter(client.stderr.readline, "runner: Ctrl-C again within 3 s cancels the jobs\n") if line]
+    if times == 2:
+        client.send_signal(signal.SIGINT)
+    client.communicate(timeout=60)
+    (record,) = db.jobs()
+    assert client.returncode == 130
+    assert f"runner: job {record.job_id} goes on; `python -m runner jobs attach {db.uri} {record.job_id}` follows it\n" in said
+    assert record.status == ("RUNNING" if times == 1 else "CANCELLED")
+    gate.open()
+    done = infill(tmp_path, "jobs", "attach", db.uri, record.job_id)
+    assert done.returncode == times - 1, done.stderr
+    assert values(table, "y") == ([2 * x for x in range(100)] if times == 1 else [None] * 100)
 
 
 def test_wait_timeout_and_retain_leave_jobs_running_and_a_cluster_of_others_stays(
