@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.backfill.checkpoint import StagedFragment
+from runner.backfill.column_file import path_of
 from runner.backfill.offsets import NONE, Offsets, union
 from runner.backfill.work import FragmentWork, TargetColumn
 
@@ -124,4 +125,4 @@ def input_ids(dataset: Any, names: Iterable[str]) -> set[int]:
 
 def input_files(meta: Any, ids: set[int]) -> list[str]:
     """The data files of a fragment that hold some fields."""
-    return [str(file.path) for file in meta.files if ids.intersection(file.fields)]
+    return [path_of(file) for file in meta.files if ids.intersection(file.fields)]
