@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import platform
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -58,10 +57,9 @@ def prepare(spec: BackfillSpec, cluster: KubeRayClusterSpec, folder: Path, *, se
             _check_baked(wanted)
     except BadInput as exc:
         raise BadSpec(f"{what}: {exc}") from None
-    if manifest is not None and not spec.standing:
-        cluster = on_cluster(manifest, cluster)
-        # What of the manifest is secret is in the pods, by a Kubernetes Secret.
-        wanted = replace(wanted, secrets={name: text for name, text in wanted.secrets.items() if name not in manifest.env_vars})
+    if not spec.standing:
+        cluster = on_cluster(cluster, wanted, manifest)
+        wanted = replace(wanted, secrets={})  # they are in the pods, by a Kubernetes Secret
     sent = _uploads(spec, cluster, wanted, send) if spec.code == "upload" else {}
     request = request_of(spec, manifest, wanted, {**sent, "references": wanted.secrets})
     declared = manifest.plain() if manifest else {}
@@ -135,10 +133,10 @@ def _options(spec: BackfillSpec) -> dict[str, str]:
 def _uploads(spec: BackfillSpec, cluster: KubeRayClusterSpec, wanted: Environment, send: bool) -> dict[str, Any]:
     from runner.environments.worker_setup import uploads
     from runner.packages.package import this_python
+    from runner.remote.places import platform_of
 
     store = Store(spec.database, _options(spec))
-    python = cluster.python_version or this_python()
-    return uploads(wanted, store, python, f"linux-{platform.machine().lower()}", send=send)
+    return uploads(wanted, store, cluster.python_version or this_python(), platform_of(cluster), send=send)
 
 
 def _source(spec: BackfillSpec, send: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ it fetches has its own hash as its name.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -27,15 +28,13 @@ def main(where: dict[str, Any]) -> None:
     base = os.path.join(tempfile.gettempdir(), f"infill-{os.getuid()}")
     os.makedirs(base, mode=0o700, exist_ok=True)
     source = os.path.join(base, where["name"])
-    if not os.path.isdir(source):
-        half = tempfile.mkdtemp(dir=base)
-        with zipfile.ZipFile(fetched(where, base)) as archive:
-            archive.extractall(half)
-        try:
+    with open(f"{source}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several drivers may start at once; the lock ends with the process
+        if not os.path.isdir(source):
+            half = tempfile.mkdtemp(dir=base)
+            with zipfile.ZipFile(fetched(where, base)) as archive:
+                archive.extractall(half)
             os.rename(half, source)
-        except OSError:  # another driver of this node was first
-            if not os.path.isdir(source):
-                raise
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     os.execv(sys.executable, [sys.executable, "-m", "runner.remote.declared_driver"])
 
