@@ -18,14 +18,37 @@ def read_spec(path: str | Path) -> ClusterSpec:
     Raises:
         BadSpec: no such file, no YAML, or a wrong spec; with file, field and remedy.
     """
+    return parse_spec(read_yaml(path), str(Path(path)))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML or JSON file holds.
+
+    Raises:
+        BadSpec: no such file, or no YAML.
+    """
     file = Path(path)
     try:
-        data = yaml.safe_load(file.read_text())
+        return yaml.safe_load(file.read_text())
     except OSError as exc:
         raise BadSpec(f"cannot read {file}: {exc.strerror or exc}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise BadSpec(f"{file} is not YAML: {' '.join(str(exc).split())}") from None
-    return parse_spec(data, str(file))
+
+
+def yaml_files(folder: str | Path, what: str) -> list[Path]:
+    """The ``*.yaml`` and ``*.yml`` files of a folder, in order.
+
+    Args:
+        what: they hold, for the message.
+
+    Raises:
+        BadSpec: no such folder.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise BadSpec(f"{place} is no folder; it is where the {what}' YAML files belong")
+    return sorted([*place.glob("*.yaml"), *place.glob("*.yml")])
 
 
 def read_folder(folder: str | Path) -> dict[str, ClusterSpec]:
@@ -34,13 +57,10 @@ def read_folder(folder: str | Path) -> dict[str, ClusterSpec]:
     Raises:
         BadSpec: every problem of every file; a name that two files use.
     """
-    place = Path(folder)
-    if not place.is_dir():
-        raise BadSpec(f"{place} is no folder; it is where the clusters' YAML files belong")
     specs: dict[str, ClusterSpec] = {}
     homes: dict[str, Path] = {}
     problems = []
-    for file in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
+    for file in yaml_files(folder, "clusters"):
         try:
             spec = read_spec(file)
         except BadSpec as exc:

@@ -32,12 +32,16 @@ class JobRecord:
             ``CANCELLED``.
         versions: function version of each column.
         options: what `Table.backfill` was given, apart from its defaults.
+        udf: spec of each column's function, as JSON, where ``udf=`` was given; empty where the columns' own ran.
+        plan: figures of the first `BackfillPlan`.
+        seconds: that each phase has taken so far.
         result: figures of `BackfillResult`, once ended.
         error: message of the failure, and `error_type` its class.
         cluster: where it runs, and `manifest` what workers run in; by name.
         phase: of a running job, as `runner.backfill.driver.Meter` has it.
         updated_at: when its driver last gave sign of life.
         submission_id: of the Ray job that its driver is.
+        declared: name of the backfill that declares it in git; None of one that a client started.
     """
 
     job_id: str
@@ -66,6 +70,10 @@ class JobRecord:
     rows_resumed: int = 0
     updated_at: str | None = None
     submission_id: str | None = None
+    declared: str | None = None
+    udf: dict[str, str] = field(default_factory=dict)
+    plan: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""A new folder of clusters: what `infill clusters init` writes."""
+"""A new folder of clusters and backfills: what `infill clusters init` writes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from infra.errors import BadSpec
 
 STACKS = ("dev", "gpu", "eks")
+BACKFILLS = ("words",)
 
 _PROJECT = """\
 name: infill
-description: Ray clusters on Kubernetes, declared by the files in clusters
+description: Ray clusters and backfills on Kubernetes, declared by the files in clusters and backfills
 runtime: python   # the one on PATH: activate the environment that has infill[kubernetes]
 backend:
   url: file://.   # the state is a folder .pulumi beside this file; any other backend does as well
@@ -19,12 +20,12 @@ backend:
 _PROGRAM = """\
 from stacks.program import declare
 
-declare("clusters")
+declare("clusters", "backfills")
 """
 
 
 def write_project(folder: str | Path) -> list[Path]:
-    """Write a Pulumi project with the stacks dev, gpu and eks.
+    """Write a Pulumi project with the stacks dev, gpu and eks, and an example of a backfill that none of them declares.
 
     Returns:
         The files written.
@@ -37,10 +38,11 @@ def write_project(folder: str | Path) -> list[Path]:
     for stack in STACKS:
         contents[f"Pulumi.{stack}.yaml"] = here.joinpath(f"Pulumi.{stack}.yaml").read_text()
         contents[f"clusters/{stack}.yaml"] = here.joinpath("clusters", f"{stack}.yaml").read_text()
+    contents |= {f"backfills/{name}.yaml": here.joinpath("backfills", f"{name}.yaml").read_text() for name in BACKFILLS}
     there = [name for name in contents if (place / name).exists()]
     if there:
         raise BadSpec(f"{place / there[0]} is there already; give an empty folder")
-    (place / "clusters").mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(text)
     return [place / name for name in contents]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata
 
 REQUIREMENTS = ("pylance", "pyarrow", "numpy", "cloudpickle", "obstore")
@@ -26,7 +28,12 @@ def installed_version(name: str) -> str | None:
 
 def pins(names: tuple[str, ...] = REQUIREMENTS) -> list[str]:
     """The versions that are installed here, as requirements."""
-    return [f"{name}=={metadata.version(name)}" for name in names]
+    return [f"{name}=={_own_version(name)}" for name in names]
+
+
+@cache
+def _own_version(name: str) -> str:
+    return metadata.version(name)
 
 
 def lacking(wanted: dict[str, str], has: dict[str, str | None]) -> list[str]:
@@ -44,9 +51,11 @@ def install_missing() -> None:
     base = os.path.join(tempfile.gettempdir(), f"infill-{os.getuid()}")
     os.makedirs(base, mode=0o700, exist_ok=True)
     folder = os.path.join(base, f"driver-{hashlib.sha256(' '.join(pinned).encode()).hexdigest()[:16]}")
-    if not os.path.isdir(folder):
-        half = tempfile.mkdtemp(dir=base)
-        print(f"runner: the driver's node lacks {', '.join(missing)}: installing", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", half, *pinned], check=True)
-        os.rename(half, folder)
+    with open(f"{folder}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several drivers may start at once; the lock ends with the process
+        if not os.path.isdir(folder):
+            half = tempfile.mkdtemp(dir=base)
+            print(f"runner: the driver's node lacks {', '.join(missing)}: installing", file=sys.stderr, flush=True)
+            subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", half, *pinned], check=True)
+            os.rename(half, folder)
     sys.path.insert(0, folder)

@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from infra.backfill_spec import BackfillSpec
 from infra.parts import UpgradeStrategy
 from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import MATRIX
@@ -15,7 +16,8 @@ from runner.functions import udf
 from stacks.settings import Settings
 from tests.docs.blocks import ROOT, blocks_of
 
-README, CLUSTERS, FUNCTIONS = ((ROOT / name).read_text() for name in ("README.md", "docs/clusters.md", "docs/functions.md"))
+README = (ROOT / "README.md").read_text()
+CLUSTERS, BACKFILLS, FUNCTIONS = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("clusters", "backfills", "functions"))
 
 
 def table(text: str, header: str) -> list[list[str]]:
@@ -59,6 +61,17 @@ def test_the_file_and_the_builders_of_the_page_on_clusters() -> None:
     assert [(group.name, group.min_replicas, group.max_replicas) for group in file.worker_groups] == [("cpu", 1, 20), ("gpu", 0, 8)]
     assert file.warnings() == []
     assert (built.name, built.namespace, [group.max_replicas for group in built.worker_groups]) == ("images", "ray", [20, 8])
+
+
+def test_every_field_of_a_declared_backfill_and_its_default() -> None:
+    rows = table(BACKFILLS, "field")
+    fields = BackfillSpec.model_fields
+    assert sorted(name for row in rows for name in re.findall(r"\w+", row[0])) == sorted(fields)
+    said = {row[0]: row[1] for row in rows}
+    assert said["history_seconds"] == str(fields["history_seconds"].default)
+    assert said["schedule`, `time_zone"] == f"none, {fields['time_zone'].default}"
+    for name in ("concurrency_policy", "on_exit", "code"):
+        assert said[name] == fields[name].default
 
 
 @pytest.mark.parametrize(
