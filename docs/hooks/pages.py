@@ -20,6 +20,9 @@ What workers have, a YAML file in `manifests/` or of `infill manifests define`; 
 `pip` or `conda` a file may name `requirements_path`, `lock_path` (a uv.lock or pylock.toml) or `conda_environment_path`, which are
 read when it is defined.
 """
+BACKFILL = """\
+A backfill that `pulumi up` declares, a YAML file in `backfills/`; see [Backfills in git](../backfills.md).
+"""
 STACK = """\
 What `Pulumi.<stack>.yaml` may set for the program in `stacks/`, each key as `infill:<key>`; see [Clusters](../clusters.md#stacks).
 """
@@ -48,6 +51,7 @@ def _readme() -> str:
 
 
 def _files() -> dict[str, str]:
+    from infra import backfill_files
     from infra.files import json_schema
     from runner.manifests.manifest import Manifest
     from stacks.settings import Settings
@@ -58,5 +62,6 @@ def _files() -> dict[str, str]:
     return {
         "cluster-file": fields(json_schema(), "Cluster file", CLUSTER),
         "manifest-file": fields(schema(Manifest), "Manifest file", MANIFEST),
+        "backfill-file": fields(backfill_files.json_schema(), "Backfill file", BACKFILL),
         "stack-config": fields(schema(Settings), "Stack config", STACK),
     }

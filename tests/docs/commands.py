@@ -169,6 +169,9 @@ def _command(line: str, output: str) -> Command:
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
+    if "|" in words:
+        check_other(words[words.index("|") + 1 :])
+        words = words[: words.index("|")]
     to = words[words.index(">") + 1] if ">" in words else None
     return Command(tuple(words[: words.index(">")] if to else words), output, to)
 

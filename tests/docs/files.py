@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from infra.backfill_spec import BackfillSpec
 from infra.spec import parse_spec
 from runner.manifests.manifest import load_manifest
 from stacks.settings import Settings
@@ -39,11 +40,18 @@ def _kind(document: dict[str, Any], title: str | None) -> str:
         return path.parent.name if path.parent.name in _READERS else path.name
     if set(document) & {"head_group", "worker_groups", "address", "network_policy", "gcs_fault_tolerance"}:
         return "clusters"
-    return "config" if "config" in document else "manifests"
+    for kind, keys in {"backfills": {"database"}, "config": {"config"}}.items():
+        if keys & set(document):
+            return kind
+    return "manifests"
 
 
 def _cluster(document: dict[str, Any], file: Path) -> None:
     assert parse_spec({"name": "x", **document}).warnings() == []
+
+
+def _backfill(document: dict[str, Any], file: Path) -> None:
+    BackfillSpec.parse(document)
 
 
 def _manifest(document: dict[str, Any], file: Path) -> None:
@@ -55,6 +63,7 @@ def _stack(document: dict[str, Any], file: Path) -> None:
 
 
 _READERS: dict[str, Callable[[dict[str, Any], Path], None]] = {
+    "backfills": _backfill,
     "clusters": _cluster,
     "manifests": _manifest,
     "config": _stack,
