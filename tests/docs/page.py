@@ -171,7 +171,6 @@ def _prepared(page: Page) -> Iterator[None]:
 def _write_files(folder: Path) -> None:
     for name, text in {
         "features.py": Path(features.__file__).read_text(),
-        "requirements.txt": "humanize==4.12.0\n",
         "shared/imagelib/__init__.py": "",
         "humanize.py": "def apnumber(number):\n    return {7: 'seven'}.get(number, str(number))\n",
         "pyproject.toml": "",
