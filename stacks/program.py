@@ -7,7 +7,8 @@ from pathlib import Path
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.access import RunnerAccess, RunnerAccessArgs
+from infra.access import RunnerAccess
+from infra.access_bodies import RunnerAccessArgs
 from infra.body import env_secret_data, ray_cluster_body
 from infra.errors import BadSpec, InfraError
 from infra.files import read_folder
@@ -15,22 +16,27 @@ from infra.gate import inspect_removed
 from infra.kube import Access, access_of, run
 from infra.operator import KubeRayOperator, KubeRayOperatorArgs, read_definitions
 from infra.parts import K8sConfigMethod
+from infra.policy import check_policy, policy_beside
 from infra.provider import kubernetes_provider, stack_label
 from infra.raycluster import RayCluster, RayClusterArgs
-from infra.spec import ClusterSpec, KubeRayClusterSpec, parse_spec
+from infra.spec import KubeRayClusterSpec
 from infra.support import check_supported
-from stacks.settings import AccessSettings, OperatorSettings, Settings, read_settings
+from stacks.project import access_args, chosen, names_of
+from stacks.settings import OperatorSettings, Settings, read_settings
 
 
 def declare(folder: str | Path) -> dict[str, RayCluster]:
     """The clusters of ``folder/*.yaml`` that the stack names; each one's outputs are exported under its name.
+
+    The policy of ``policy.yaml`` beside the folder holds for them, where there is one.
 
     Raises:
         pulumi.RunError: a file or a setting is wrong, or Kubernetes refuses; nothing is declared then.
     """
     try:
         settings = read_settings()
-        specs = chosen(read_folder(folder), settings, str(folder))
+        specs = list(chosen(read_folder(folder), settings, str(folder)))
+        check_policy(policy_beside(folder), *specs)
         _check(specs, settings)
         accesses = {spec.name: access_of(spec) for spec in specs}
         if settings.wait:
@@ -40,35 +46,13 @@ def declare(folder: str | Path) -> dict[str, RayCluster]:
     return _declare_all(specs, accesses, settings)
 
 
-def chosen(found: dict[str, ClusterSpec], settings: Settings, folder: str) -> list[KubeRayClusterSpec]:
-    """The specs that a stack makes, with what the stack sets over them.
-
-    Raises:
-        BadSpec: a name that no file has, or a cluster that is not made in Kubernetes.
-    """
-    names = settings.clusters if settings.clusters is not None else list(found)
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        raise BadSpec(f"infill:clusters: no file in {folder} has the cluster {unknown[0]!r}; it has {', '.join(found) or 'none'}")
-    specs = []
-    for name in dict.fromkeys(names):
-        spec = found[name]
-        if isinstance(spec, KubeRayClusterSpec):
-            spec = parse_spec({**spec.plain(), **settings.of_clusters()}, f"cluster {name}")
-        if isinstance(spec, KubeRayClusterSpec):
-            specs.append(spec)
-        elif settings.clusters is not None:
-            raise BadSpec(f"infill:clusters: {name!r} is not of kind kuberay; only such clusters are made in Kubernetes")
-    return specs
-
-
 def _check(specs: list[KubeRayClusterSpec], settings: Settings) -> None:
     """Refuse now what the components would refuse when others are declared already."""
     names = [spec.name for spec in specs]
     unknown = [name for name in settings.adopt if name not in names]
     if unknown:
         raise BadSpec(f"infill:adopt: the stack does not make the cluster {unknown[0]!r}; it makes {', '.join(names) or 'none'}")
-    operator, access = _operator_args(settings), _access_args(settings, "default", [])
+    operator, access = _operator_args(settings), access_args(settings, "default", [])
     if operator:
         read_definitions(operator)
     if access:
@@ -106,8 +90,8 @@ def _declare_all(specs: list[KubeRayClusterSpec], accesses: dict[str, Access], s
                 operators[access] = KubeRayOperator(f"kuberay-operator{number}", args, options)
         where = (access, spec.namespace)
         if where not in grants:
-            names = [name for other in specs if (accesses[other.name], other.namespace) == where for name in _names(other)]
-            grants[where] = _grant(f"runner-{spec.namespace}", _access_args(settings, spec.namespace, names), providers[access])
+            names = [name for other in specs if (accesses[other.name], other.namespace) == where for name in names_of(other)]
+            grants[where] = _grant(f"runner-{spec.namespace}", access_args(settings, spec.namespace, names), providers[access])
         clusters[spec.name] = _cluster(spec, settings, operators.get(access), grants[where], providers[access])
     return clusters
 
@@ -126,11 +110,6 @@ def _cluster(
     return cluster
 
 
-def _names(spec: KubeRayClusterSpec) -> list[str]:
-    """Of the Services and Secrets that a runner needs: the spec's, and under NewCluster that with a hash."""
-    return list(dict.fromkeys([spec.name, ray_cluster_body(spec)["metadata"]["name"]]))
-
-
 def _operator_args(settings: Settings) -> KubeRayOperatorArgs | None:
     if settings.operator is False:
         return None
@@ -142,18 +121,3 @@ def _operator_args(settings: Settings) -> KubeRayOperatorArgs | None:
 
 def _grant(name: str, args: RunnerAccessArgs | None, provider: kubernetes.Provider) -> RunnerAccess | None:
     return RunnerAccess(name, args, pulumi.ResourceOptions(providers=[provider])) if args else None
-
-
-def _access_args(settings: Settings, namespace: str, clusters: list[str]) -> RunnerAccessArgs | None:
-    if settings.access is False:
-        return None
-    given = settings.access if isinstance(settings.access, AccessSettings) else AccessSettings()
-    return RunnerAccessArgs(
-        namespace,
-        given.create_namespace,
-        given.service_account,
-        clusters,
-        given.eks_role,
-        given.gke_service_account,
-        given.azure_client_id,
-    )

@@ -15,6 +15,8 @@ from runner.cli.eks import eks_token
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
+from runner.cli.policy import policy_app
+from runner.cli.render import render
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -36,6 +38,7 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(clusters_app, name="clusters")
 app.add_typer(manifests_app, name="manifests")
 app.add_typer(packages_app, name="packages")
+app.add_typer(policy_app, name="policy")
 
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
@@ -167,6 +170,7 @@ def errors(
 
 app.command("package")(package)
 app.command("eks-token")(eks_token)
+app.command("render")(render)
 
 
 _ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")
