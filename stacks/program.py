@@ -22,7 +22,7 @@ from infra.raycluster import RayCluster, RayClusterArgs
 from infra.spec import KubeRayClusterSpec
 from infra.support import check_supported
 from stacks.project import access_args, chosen, names_of
-from stacks.settings import OperatorSettings, Settings, read_settings
+from stacks.settings import Settings, operator_settings, read_settings
 
 
 def declare(folder: str | Path) -> dict[str, RayCluster]:
@@ -111,9 +111,9 @@ def _cluster(
 
 
 def _operator_args(settings: Settings) -> KubeRayOperatorArgs | None:
-    if settings.operator is False:
+    given = operator_settings(settings)
+    if given is None:
         return None
-    given = settings.operator if isinstance(settings.operator, OperatorSettings) else OperatorSettings()
     return KubeRayOperatorArgs(
         given.namespace, given.version, given.feature_gates, given.values, given.chart, definitions=given.definitions
     )

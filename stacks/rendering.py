@@ -14,7 +14,7 @@ from infra.delivery import Tool
 from infra.errors import BadSpec
 from infra.files import to_yaml
 from stacks.project import DeclaredStack, Project, access_args, names_of
-from stacks.settings import OperatorSettings
+from stacks.settings import operator_settings
 
 HEADER = "# Rendered by `infill render`: change the files that it reads, not this one.\n"
 KUSTOMIZATION = "kustomization.yaml"
@@ -154,7 +154,8 @@ def cluster_bodies(stack: DeclaredStack) -> list[dict[str, Any]]:
         if args:
             args.check()
             found += access_bodies(args, labels.owned())
-    return [*found, *(body for spec in stack.specs for body in resources(spec))]
+    operator = operator_settings(stack.settings)
+    return [*found, *(body for spec in stack.specs for body in resources(spec, operator.namespace if operator else None))]
 
 
 def _annotated(body: Mapping[str, Any], stack: DeclaredStack, tool: Tool) -> dict[str, Any]:
@@ -164,10 +165,9 @@ def _annotated(body: Mapping[str, Any], stack: DeclaredStack, tool: Tool) -> dic
 
 
 def _operator(stack: DeclaredStack, tool: Tool) -> list[dict[str, Any]]:
-    settings = stack.settings.operator
-    if settings is False:
+    given = operator_settings(stack.settings)
+    if given is None:
         return []
-    given = settings if isinstance(settings, OperatorSettings) else OperatorSettings()
     local = [key for key in ("chart", "definitions") if getattr(given, key)]
     if local:
         raise BadSpec(

@@ -72,6 +72,13 @@ class Settings(Model):
         return {key: value for key, value in given.items() if value is not None}
 
 
+def operator_settings(settings: Settings) -> OperatorSettings | None:
+    """Of KubeRay's operator; None where the stack does not make it."""
+    if settings.operator is False:
+        return None
+    return settings.operator if isinstance(settings.operator, OperatorSettings) else OperatorSettings()
+
+
 def read_settings() -> Settings:
     """The config of the stack that runs.
 
