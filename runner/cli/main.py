@@ -13,6 +13,7 @@ from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
 from runner.cli.diff import diff
 from runner.cli.eks import eks_token
+from runner.cli.gitops import gitops
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
@@ -173,6 +174,7 @@ app.command("package")(package)
 app.command("eks-token")(eks_token)
 app.command("render")(render)
 app.command("diff")(diff)
+app.command("gitops")(gitops)
 
 
 _ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")
