@@ -16,6 +16,14 @@ runtime: python   # the one on PATH: activate the environment that has infill[ku
 backend:
   url: file://.   # the state is a folder .pulumi beside this file; any other backend does as well
 """
+_REQUIREMENTS = """\
+infill[kubernetes,policy]
+"""
+_IGNORED = """\
+.pulumi/
+__pycache__/
+venv/
+"""
 _PROGRAM = """\
 from stacks.program import declare
 
@@ -24,7 +32,9 @@ declare("clusters")
 
 
 def write_project(folder: str | Path) -> list[Path]:
-    """Write a Pulumi project with the stacks dev, gpu and eks.
+    """Write a Pulumi project with the stacks dev, gpu and eks, a policy, and a workflow for GitHub Actions.
+
+    GitHub reads workflows at the top of a repository only: it works as it is where the folder is that.
 
     Returns:
         The files written.
@@ -33,14 +43,17 @@ def write_project(folder: str | Path) -> list[Path]:
         BadSpec: one of them is there already; nothing is written then.
     """
     place, here = Path(folder), files("stacks")
-    contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM}
+    contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM, "requirements.txt": _REQUIREMENTS, ".gitignore": _IGNORED}
+    contents[".github/workflows/clusters.yaml"] = here.joinpath("workflow.yaml").read_text()
+    for file in ("policy.yaml", "policy_pack/PulumiPolicy.yaml", "policy_pack/__main__.py"):
+        contents[file] = here.joinpath(*file.split("/")).read_text()
     for stack in STACKS:
         contents[f"Pulumi.{stack}.yaml"] = here.joinpath(f"Pulumi.{stack}.yaml").read_text()
         contents[f"clusters/{stack}.yaml"] = here.joinpath("clusters", f"{stack}.yaml").read_text()
     there = [name for name in contents if (place / name).exists()]
     if there:
         raise BadSpec(f"{place / there[0]} is there already; give an empty folder")
-    (place / "clusters").mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(text)
     return [place / name for name in contents]
