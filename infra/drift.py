@@ -79,14 +79,14 @@ def compare(
 
 
 async def _look(access: Access, declared: list[Declared], stacks: Collection[str | None], operator: str | None) -> list[Drift]:
-    paths = list(dict.fromkeys(_collection(item.body) for item in declared))
+    paths = list(dict.fromkeys(collection_of(item.body) for item in declared))
     try:
         kube = await Kubernetes.connect(access)
         lists = await asyncio.gather(*[_listed(kube, path) for path in paths])
     except InfraError as exc:
         return [_drift(item.body, "unknown", note=_first_line(exc)) for item in declared]
     there = dict(zip(paths, lists, strict=True))
-    found = [_compared(item, there[_collection(item.body)]) for item in declared]
+    found = [_compared(item, there[collection_of(item.body)]) for item in declared]
     clusters = [item.spec for item in declared if item.spec]
     found += _undeclared(clusters, await _rays(kube, there), stacks)
     return [*found, await _operator(kube, operator)] if operator else found
@@ -168,7 +168,7 @@ def _drift(body: Mapping[str, Any], state: State, changes: tuple[Change, ...] = 
     return Drift(str(body["kind"]), metadata["name"], metadata.get("namespace", ""), state, changes, note)
 
 
-def _collection(body: Mapping[str, Any]) -> str:
+def collection_of(body: Mapping[str, Any]) -> str:
     """Path of the collection that a resource is in; of a Namespace that of itself."""
     metadata, kind = body["metadata"], str(body["kind"]).lower()
     root = "/api/v1" if body["apiVersion"] == "v1" else f"/apis/{body['apiVersion']}"

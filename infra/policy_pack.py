@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in _known(value, value)}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for _, item in _known(value, range(len(value)))]
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # Pulumi has one type for numbers
 
 
 def _known(value: Any, keys: Any) -> Iterator[tuple[Any, Any]]:

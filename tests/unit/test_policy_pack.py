@@ -43,6 +43,14 @@ def test_a_cluster_of_any_program_is_held_to_the_rules() -> None:
     ]
 
 
+def test_numbers_are_floats_to_pulumi() -> None:
+    body = ray_cluster_body(SPEC)
+    body["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 99.0
+    assert reported(Policy(max_replicas=20), RAY, body) == [
+        "max-replicas: a: spec.workerGroupSpecs[cpu].maxReplicas: 99 is more than 20 (rule max_replicas)"
+    ]
+
+
 def test_others_resources_are_left_alone() -> None:
     policy = Policy(public_address=False)
     service: dict[str, Any] = {"apiVersion": "v1", "kind": "Service", "metadata": {}, "spec": {"type": "LoadBalancer"}}
