@@ -128,6 +128,14 @@ class RowMap:
         return cls(count, made, {version: _unpack(rows, count) for version, rows in raw["skipped"].items()})
 
 
+def path_of(data_file: Any) -> str:
+    """Path of a ``lance.fragment.DataFile`` below ``data/``.
+
+    Its own property makes a class each time it is read, which were half the time of planning a million fragments.
+    """
+    return str(getattr(data_file, "_path", None) or data_file.path)
+
+
 def read_row_map(url: str, storage_options: Mapping[str, str]) -> RowMap | None:
     """The row map of a column file, None where it has none."""
     from lance.file import LanceFileReader

@@ -15,7 +15,9 @@ from runner.backfill.losses import Losses
 from runner.backfill.plan import BackfillPlan
 from runner.backfill.policy import ErrorPolicy
 from runner.backfill.skip_limit import SkipLimit
+from runner.backfill.stragglers import Stragglers
 from runner.backfill.tasks import tasks
+from runner.backfill.twins import Twins, finishes
 from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
 from runner.errors import BackfillFailed, JobCancelled, RowError
 
@@ -89,6 +91,8 @@ class Driver:
         self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism))
         self._running: set[Task] = set()
         self._losses = Losses()
+        self._stragglers = Stragglers(sum(work.rows for work in plan.works))
+        self._twins = Twins(executor)
         self._skipped = SkipLimit(policy, plan)
         self._splits = self._find_splits(work for task in self._queue for work in task.works)
 
@@ -108,15 +112,44 @@ class Driver:
                     raise JobCancelled("the job was cancelled; finished work is kept and the next backfill takes it up")
                 self._dispatch()
                 for task, event in self._executor.events(WAIT_SECONDS):
-                    self._handle(task, event)
+                    if task.twin_of is None:
+                        self._handle(task, event)
+                    else:
+                        self._hear(task, task.twin_of, event)
             return self._staged
         finally:
             self._executor.close()
 
     def _dispatch(self) -> None:
-        while self._queue and self._executor.submit(self._queue[0], len(self._queue)):
-            self._running.add(self._queue.popleft())
-        self._meter.workers = max(self._meter.workers, len(self._running))
+        while self._queue:
+            self._cut_first()
+            if not self._executor.submit(self._queue[0], len(self._queue)):
+                break
+            task = self._queue.popleft()
+            self._running.add(task)
+            self._stragglers.started(task)
+        if not self._queue:
+            slow = self._stragglers.slowest(task for task in self._running if not self._twins.has_had(task))
+            if slow is not None:
+                self._twins.start(slow)
+        self._meter.workers = max(self._meter.workers, len(self._running) + len(self._twins))
+
+    def _cut_first(self) -> None:
+        """Cut the next work of the queue where it is too large for the end of the job."""
+        (work, *others) = self._queue[0].works
+        pieces = [work] if others else self._stragglers.cut(work, self._meter.workers)
+        if len(pieces) > 1:
+            self._queue.popleft()
+            self._note_split(work, len(pieces))
+            self._queue.extendleft(Task((piece,)) for piece in reversed(pieces))
+
+    def _hear(self, twin: Task, task: Task, event: Event) -> None:
+        """Of a twin nothing counts before it is done; then it counts as if the task itself had told it."""
+        events = self._twins.hear(twin, event)
+        if events is not None:
+            self._forget_told(task)
+            for told in [*events, TaskDone()]:
+                self._handle(task, told)
 
     def _handle(self, task: Task, event: Event) -> None:
         if isinstance(event, Progress):
@@ -126,22 +159,28 @@ class Driver:
             self._finished(event)
             self._meter.fragments_done += 1
             task.told = task.told_failed = 0
-            task.unfinished = [work for work in task.unfinished if not _is_of(work, event)]
+            task.unfinished = [work for work in task.unfinished if not finishes(event, work)]
         elif isinstance(event, SpanDone):
             task.told = task.told_failed = 0
-            task.unfinished = [work for work in task.unfinished if work.span != event.work.span or work.folder != event.work.folder]
+            task.unfinished = [work for work in task.unfinished if not finishes(event, work)]
             self._join_if_last(event)
         elif isinstance(event, Failed):
             raise BackfillFailed(event.message, event.errors)
-        elif isinstance(event, TaskDone):
-            self._running.remove(task)
         else:
             self._running.remove(task)
-            self._meter.rows_done -= task.told  # its successor will tell of them again
-            self._meter.rows_failed -= task.told_failed
-            if task.unfinished:
-                self._skipped.count(-task.told_failed // len(task.unfinished[0].columns))
-            self._go_on(task.unfinished, event)
+            self._stragglers.ended(task, is_done=isinstance(event, TaskDone))
+            self._twins.end(task)
+            if isinstance(event, Lost):
+                self._forget_told(task)
+                self._go_on(task.unfinished, event)
+
+    def _forget_told(self, task: Task) -> None:
+        """Take back what a worker told of the work it was at: another one will tell of it again."""
+        self._meter.rows_done -= task.told
+        self._meter.rows_failed -= task.told_failed
+        if task.unfinished:
+            self._skipped.count(-task.told_failed // len(task.unfinished[0].columns))
+        task.told = task.told_failed = 0
 
     def _count(self, task: Task, event: Progress) -> None:
         work = task.unfinished[0]
@@ -168,12 +207,13 @@ class Driver:
         """Queue the works of a dead worker again, each alone; those after the one it was at are not to blame."""
         for number, work in enumerate(works):
             after = [dataclasses.replace(work, has_parts=True)] if number else self._losses.successors(work, lost.cause)
-            if len(after) > 1:
-                split = self._splits.setdefault(work.folder, _Split(1, list(work.errors)))
-                split.left += len(after) - 1
-            elif after[0].span is not None:
-                self._splits.setdefault(work.folder, _Split(1, list(work.errors)))
+            if after[0].span is not None:
+                self._note_split(work, len(after))
             self._queue.extendleft(Task((successor,)) for successor in reversed(after))
+
+    def _note_split(self, work: FragmentWork, pieces: int) -> None:
+        split = self._splits.setdefault(work.folder, _Split(1, list(work.errors)))
+        split.left += pieces - 1
 
     @staticmethod
     def _find_splits(works: Iterable[FragmentWork]) -> dict[str, _Split]:
@@ -182,7 +222,3 @@ class Driver:
             if work.span is not None:
                 splits.setdefault(work.folder, _Split(0, [])).left += 1
         return splits
-
-
-def _is_of(work: FragmentWork, staged: StagedFragment) -> bool:
-    return work.fragment_id == staged.fragment_id and work.columns[0] == staged.columns[0].column

@@ -18,11 +18,13 @@ class Task:
 
     Attributes:
         told, told_failed: values, and failed values, that the worker has told of for the work it is at.
+        twin_of: the task of a slow worker that this one does once more.
     """
 
     works: tuple[FragmentWork, ...]
     told: int = 0
     told_failed: int = 0
+    twin_of: Task | None = None
 
     def __post_init__(self) -> None:
         self.unfinished = list(self.works)
@@ -56,6 +58,9 @@ class Executor(Protocol):
     def events(self, timeout: float) -> Iterator[tuple[Task, Event]]:
         """What has happened; waits `timeout` seconds at most for something to happen."""
 
+    def abandon(self, task: Task) -> None:
+        """End a running task, with its worker; nothing more is told of it."""
+
     def close(self) -> None:
         """Give the workers back; tasks that still run are ended."""
 
@@ -86,6 +91,9 @@ class InlineExecutor:
         if event is None:
             self._running = None
         yield task, event or TaskDone()
+
+    def abandon(self, task: Task) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._running is not None:
@@ -169,6 +177,11 @@ class RayExecutor:
             del self._running[stream]
             self._pool.discard(actor)
             yield task, Lost(_cause(exc))
+
+    def abandon(self, task: Task) -> None:
+        stream = next(stream for stream, (_, running) in self._running.items() if running is task)
+        actor, _ = self._running.pop(stream)
+        self._pool.discard(actor)
 
     def close(self) -> None:
         for actor, _ in self._running.values():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runner.backfill.column_file import path_of
 from runner.backfill.reader import FragmentRows
 
 Addresses = npt.NDArray[np.uint64]
@@ -71,7 +72,7 @@ class Moves:
         return self._origins(fragment.metadata)
 
     def is_appended(self, fragment: Any) -> bool:
-        return any(str(file.path) in self.appended for file in fragment.metadata.files)
+        return any(path_of(file) in self.appended for file in fragment.metadata.files)
 
     def _follow(self, version: int) -> None:
         import lance
@@ -81,7 +82,7 @@ class Moves:
             for group in operation.groups:
                 self._merge(version - 1, group)
         elif isinstance(operation, lance.LanceOperation.Append):
-            self.appended.update(str(file.path) for meta in operation.fragments for file in meta.files)
+            self.appended.update(path_of(file) for meta in operation.fragments for file in meta.files)
         elif isinstance(operation, (lance.LanceOperation.Overwrite, lance.LanceOperation.Restore)):
             self._known.clear()
 
@@ -118,7 +119,7 @@ class Moves:
         return address(meta.id, np.arange(meta.physical_rows)) if known.origins is None else known.origins.addresses()
 
     def _inputs(self, meta: Any) -> frozenset[str]:
-        return frozenset(str(file.path) for file in meta.files if self._field_ids.intersection(file.fields))
+        return frozenset(path_of(file) for file in meta.files if self._field_ids.intersection(file.fields))
 
 
 def read_operation(dataset: Any, version: int) -> Any:

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.backfill.checkpoint import StagedFragment
+from runner.backfill.column_file import path_of
 from runner.backfill.offsets import NONE, Offsets, union
 from runner.backfill.work import FragmentWork, TargetColumn
+
+FIGURES = ("total_rows", "rows", "resumed_rows", "left_rows", "valid_rows", "stale_rows", "changed_rows", "unknown_rows")
+"""Of a `BackfillPlan`: those of several layers add up."""
 
 
 @dataclass(frozen=True)
@@ -121,4 +125,4 @@ def input_ids(dataset: Any, names: Iterable[str]) -> set[int]:
 
 def input_files(meta: Any, ids: set[int]) -> list[str]:
     """The data files of a fragment that hold some fields."""
-    return [str(file.path) for file in meta.files if ids.intersection(file.fields)]
+    return [path_of(file) for file in meta.files if ids.intersection(file.fields)]

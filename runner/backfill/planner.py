@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runner.backfill.checkpoint import StagedFragment, Staging, done_path, staging_folder, staging_key
-from runner.backfill.column_file import RowMap, inputs_digest
+from runner.backfill.column_file import RowMap, inputs_digest, path_of
 from runner.backfill.freshness import Freshness, FreshnessRecords
 from runner.backfill.offsets import NONE, Offsets, intersection, minus, union
 from runner.backfill.plan import BackfillPlan, Part, Upstream, field_ids, input_files, input_ids
@@ -29,7 +30,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Tally:
     """Counts of one column in one fragment."""
 
@@ -74,12 +75,11 @@ class Planner:
             carry: called with all works before it is looked which of them are staged; may stage values for them.
         """
         self._keeps = carry is not None
-        fragments = list(self._dataset.get_fragments())
         with ThreadPoolExecutor(SCAN_THREADS, "runner-plan") as threads:
-            tallies = _mapped(threads, self._fragment, fragments)
-        flat = [tally for per_fragment in tallies for tally in per_fragment]
+            tallies = dict(_mapped(threads, self._fragment, self._dataset.get_fragments()))
+        flat = [tally for per_fragment in tallies.values() for tally in per_fragment]
         wanted = sum(tally.work.rows for tally in flat if tally.work)
-        chosen = self._limited([[tally.work for tally in per_fragment if tally.work] for per_fragment in tallies])
+        chosen = self._limited([[tally.work for tally in per_fragment if tally.work] for per_fragment in tallies.values()])
         works = _forget_offsets_if_many([work for per_fragment in chosen for work in self._grouped(per_fragment)])
         rows = sum(work.rows * len(work.columns) for work in works)
         if carry is not None:
@@ -100,11 +100,11 @@ class Planner:
             changed_rows=sum(tally.changed for tally in flat),
             unknown_rows=sum(tally.unknown for tally in flat),
             fragments=len({work.fragment_id for work in works}),
-            total_fragments=len(fragments),
+            total_fragments=len(tallies),
             works=tuple(left),
             staged=tuple(staged),
             selected=tuple(works),
-            outdated=self._outdated(fragments, tallies),
+            outdated=self._outdated(tallies),
         )
 
     def works(self) -> list[FragmentWork]:
@@ -121,9 +121,9 @@ class Planner:
                 found[column.name, fragment.fragment_id, state.name or ""] = changed
         return found
 
-    def _fragment(self, fragment: Any) -> list[_Tally]:
+    def _fragment(self, fragment: Any) -> tuple[int, list[_Tally]]:
         meta = fragment.metadata
-        return [self._column(fragment, meta, column) for column in self._settings.columns]
+        return meta.id, [self._column(fragment, meta, column) for column in self._settings.columns]
 
     def _column(self, fragment: Any, meta: Any, column: TargetColumn) -> _Tally:
         state = ColumnState.of(meta, self._field_ids[column.name])
@@ -208,24 +208,33 @@ class Planner:
         changed: Offsets = NONE,
         unknown: bool = False,
     ) -> FragmentWork:
-        work = FragmentWork(
-            meta.id, (column.name,), state, rows, "", offsets, known=known, due=due, changed=changed, unknown=unknown
+        folder = self._folder(meta, (column,), [state.name], due=due, changed=changed)
+        return FragmentWork(
+            meta.id, (column.name,), state, rows, folder, offsets, known=known, due=due, changed=changed, unknown=unknown
         )
-        return dataclasses.replace(work, folder=self._folder(meta, work, (column,), [state.name]))
 
-    def _folder(self, meta: Any, work: FragmentWork, columns: Sequence[TargetColumn], bases: Sequence[str | None]) -> str:
+    def _folder(
+        self,
+        meta: Any,
+        columns: Sequence[TargetColumn],
+        bases: Sequence[str | None],
+        *,
+        first: int | None = None,
+        due: Offsets = NONE,
+        changed: Offsets = NONE,
+    ) -> str:
         """Where the work of a fragment is staged: named by all that the values and the choice of rows depend on."""
         needed = set().union(*(self._input_ids[column.name] for column in columns))
         where = columns[0].selection.where
-        inputs = [str(file.path) for file in meta.files if where or needed.intersection(file.fields)]
+        inputs = [path_of(file) for file in meta.files if where or needed.intersection(file.fields)]
         key = staging_key(
             fragment=meta.id,
             rows=meta.physical_rows,
             inputs=inputs,
-            deletions=repr(meta.deletion_file) if where or work.first is not None or any(bases) else "",
+            deletions=repr(meta.deletion_file) if where or first is not None or any(bases) else "",
             bases=list(bases),
             columns=[[c.name, str(c.field.type), c.spec.version, c.spec.inputs, c.spec.output] for c in columns],
-            selection=[where, columns[0].selection.mode, work.first, _digest(work.due), _digest(work.changed)],
+            selection=[where, columns[0].selection.mode, first, _digest(due), _digest(changed)],
         )
         return f"{staging_folder(self._table, [column.name for column in columns])}/{meta.id}-{key}"
 
@@ -246,9 +255,9 @@ class Planner:
         if work.rows <= most:
             return work
         column = self._settings.column(work.columns[0])
-        cut = dataclasses.replace(work, rows=most, first=most)
         meta = self._dataset.get_fragment(work.fragment_id).metadata
-        return dataclasses.replace(cut, folder=self._folder(meta, cut, (column,), [work.state.name]))
+        folder = self._folder(meta, (column,), [work.state.name], first=most, due=work.due, changed=work.changed)
+        return dataclasses.replace(work, rows=most, first=most, folder=folder)
 
     def _grouped(self, works: Iterable[FragmentWork]) -> list[FragmentWork]:
         """Columns of a fragment that need the same rows, all of them or all that match, become one work: inputs are read once.
@@ -266,8 +275,9 @@ class Planner:
     def _together(self, works: Sequence[FragmentWork]) -> FragmentWork:
         columns = [self._settings.column(work.columns[0]) for work in works]
         meta = self._dataset.get_fragment(works[0].fragment_id).metadata
-        folder = self._folder(meta, works[0], columns, [work.state.name for work in works])
-        return dataclasses.replace(works[0], columns=tuple(column.name for column in columns), folder=folder)
+        first, bases = works[0], [work.state.name for work in works]
+        folder = self._folder(meta, columns, bases, first=first.first, due=first.due, changed=first.changed)
+        return dataclasses.replace(first, columns=tuple(column.name for column in columns), folder=folder)
 
     def _take_over(self, works: list[FragmentWork]) -> tuple[list[FragmentWork], list[StagedFragment]]:
         """Split off what an earlier run finished; mark what it began."""
@@ -287,25 +297,27 @@ class Planner:
             if found is not None and all(column.path in existing for column in found.columns):
                 staged.append(found)
             else:
-                left.append(dataclasses.replace(work, has_parts=work.folder in begun))
+                left.append(dataclasses.replace(work, has_parts=True) if work.folder in begun else work)
         return left, staged
 
-    def _outdated(self, fragments: Sequence[Any], tallies: Sequence[Sequence[_Tally]]) -> dict[str, frozenset[int]]:
+    def _outdated(self, tallies: Mapping[int, Sequence[_Tally]]) -> dict[str, frozenset[int]]:
         """For each column, the fragments that are not known to hold values of their inputs once the works are done."""
         may_be_cut = self._part != Part()
         return {
             column.name: frozenset(
-                fragment.fragment_id
-                for fragment, per_fragment in zip(fragments, tallies, strict=True)
+                fragment_id
+                for fragment_id, per_fragment in tallies.items()
                 if per_fragment[index].changed or per_fragment[index].unknown or (may_be_cut and not per_fragment[index].was_fresh)
             )
             for index, column in enumerate(self._settings.columns)
         }
 
 
-def _mapped(threads: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """`function` of each item. A task for each would cost more than it does."""
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+def _mapped(threads: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """`function` of each item. A task for each would cost more than it does. Items are let go of as they are done."""
+    waiting = iter(items)
+    del items
+    chunks = iter(lambda: list(itertools.islice(waiting, CHUNK)), [])
     return [result for results in threads.map(lambda chunk: [function(item) for item in chunk], chunks) for result in results]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runner.backfill.column_file import FileTag, RowMap, parse_name, read_row_map
+from runner.backfill.column_file import FileTag, RowMap, parse_name, path_of, read_row_map
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.reader import FragmentRows
 
@@ -31,7 +31,7 @@ class Selection:
     attributed: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ColumnState:
     """The file that holds a column in a fragment.
 
@@ -47,7 +47,8 @@ class ColumnState:
     def of(cls, fragment_meta: Any, field_ids: set[int]) -> ColumnState:
         for file in fragment_meta.files:
             if field_ids.intersection(file.fields):
-                return cls(str(file.path), parse_name(str(file.path)))
+                path = path_of(file)
+                return cls(path, parse_name(path))
         return cls(None, None)
 
     def row_map(self, data_url: str, storage_options: Mapping[str, str]) -> RowMap | None:

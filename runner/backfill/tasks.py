@@ -1,15 +1,17 @@
-"""Tasks of about the same size from works of any size, so that every worker is busy to the end."""
+"""Tasks from works of any size, smaller and smaller, so that every worker is busy to the end."""
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from runner.backfill.work import FragmentWork
 
-TASKS_PER_WORKER = 8  # enough of them that the last ones to finish do so together
+SHARE_OF_LEFT = 1 / 3  # of what is left for each worker, in one task: those after it even out how long it takes
+SMALLEST_SHARE = 0.025  # of a worker's whole share; as long may a worker idle at the end
 IMBALANCE = 1.15  # a schedule of whole fragments this much longer than the ideal is worth splitting fragments for
 
 
@@ -20,31 +22,55 @@ def tasks(works: Sequence[FragmentWork], workers: int) -> list[tuple[FragmentWor
     """
     total = sum(work.rows for work in works)
     ideal = max(total / max(workers, 1), 1)
-    target = max(ideal / TASKS_PER_WORKER, 1)
-    pieces = _split(works, workers, ideal) if _makespan([work.rows for work in works], workers) > IMBALANCE * ideal else list(works)
+    is_uneven = workers > 1 and _makespan([work.rows for work in works], workers) > IMBALANCE * ideal
+    pieces = _split(works, _sizes(total, workers), ideal) if is_uneven else list(works)
     bundles: list[tuple[FragmentWork, ...]] = []
     bundle: list[FragmentWork] = []
-    rows = 0
+    sizes = _sizes(total, max(workers, 1))
+    rows, target = 0, next(sizes, 0.0)
     for work in sorted(pieces, key=lambda work: -work.rows):
+        if bundle and rows + work.rows > target:
+            bundles.append(tuple(bundle))
+            bundle, rows, target = [], 0, next(sizes, target)
         bundle.append(work)
         rows += work.rows
-        if rows >= target:
-            bundles.append(tuple(bundle))
-            bundle, rows = [], 0
     return [*bundles, tuple(bundle)] if bundle else bundles
 
 
-def _split(works: Sequence[FragmentWork], workers: int, ideal: float) -> list[FragmentWork]:
-    size = max(int(ideal / 4), 1)
+def span_pieces(work: FragmentWork, count: int) -> list[FragmentWork]:
+    """A work, or a span of one, in so many spans of about the same size."""
+    start = work.span[0] if work.span else 0
+    edges = [start + work.rows * i // count for i in range(count + 1)]
+    return [_span(work, *edge) for edge in itertools.pairwise(edges)]
+
+
+def _sizes(rows: int, workers: int) -> Iterator[float]:
+    """Sizes of tasks that take so many rows together: each a share of what is left, down to the smallest that are worth it."""
+    left, smallest = float(rows), max(rows / workers * SMALLEST_SHARE, 1.0)
+    while left > 0:
+        size = max(left / workers * SHARE_OF_LEFT, smallest)
+        yield size
+        left -= size
+
+
+def _split(works: Sequence[FragmentWork], sizes: Iterator[float], ideal: float) -> list[FragmentWork]:
     pieces: list[FragmentWork] = []
+    size = ideal
     for work in works:
-        count = min(work.rows, -(-work.rows // size)) if work.rows > ideal / 2 else 1
-        if count < 2 or workers < 2:
+        if work.rows < 2 or work.rows <= ideal / 2:
             pieces.append(work)
             continue
-        edges = [work.rows * i // count for i in range(count + 1)]
-        pieces += [dataclasses.replace(work, span=(start, stop), rows=stop - start) for start, stop in itertools.pairwise(edges)]
+        start = 0
+        while start < work.rows:
+            size = next(sizes, size)
+            stop = min(start + math.ceil(size), work.rows)
+            pieces.append(_span(work, start, stop))
+            start = stop
     return pieces
+
+
+def _span(work: FragmentWork, start: int, stop: int) -> FragmentWork:
+    return dataclasses.replace(work, span=(start, stop), rows=stop - start)
 
 
 def _makespan(sizes: Sequence[int], workers: int) -> int:

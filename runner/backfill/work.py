@@ -69,7 +69,7 @@ class Pass:
         return next(column for column in self.columns if column.name == name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FragmentWork:
     """Rows of one fragment to compute, for one or more columns.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.cli.common import AsJson, StorageOptions, exit_codes, open_database
-from runner.cli.render import Folder, Stacks
+from runner.cli.trees import Folder, Stacks
 
 if TYPE_CHECKING:
     from infra.drift import Drift, State

@@ -44,12 +44,15 @@ def busiest(planned: Tasks, workers: int) -> int:
     return max(loads)
 
 
-def test_a_thousand_small_fragments_become_a_few_even_tasks() -> None:
+def test_a_thousand_small_fragments_become_a_few_tasks_smaller_and_smaller() -> None:
     given = works(*[100] * 1000)
     planned = tasks(given, 4)
     assert every_row_once(planned, given)
-    assert len(planned) == 32
-    assert {rows_of(task) for task in planned} <= {3200, 3100, 800}
+    sizes = [rows_of(task) for task in planned]
+    assert len(sizes) < 50
+    assert sizes == sorted(sizes, reverse=True)
+    assert 25_000 / 4 < sizes[0] < 25_000 / 2
+    assert max(sizes[-16:]) <= 0.05 * 25_000
     assert all(work.span is None for task in planned for work in task)
     assert busiest(planned, 4) <= 1.15 * 25_000
 
