@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infra.backfill_resources import backfill_resources
+    from infra.backfill_spec import BackfillSpec
     from infra.body import ray_cluster_body
     from infra.builder import (
         Cluster,
@@ -22,11 +24,16 @@ if TYPE_CHECKING:
     )
     from infra.errors import BadSpec, InfraError, NotAllowed
     from infra.groups import HeadGroup, WorkerGroup
+    from infra.job import BackfillArgs, BackfillJob, BackfillSchedule
     from infra.parts import K8sConfigMethod, UpgradeStrategy
     from infra.rayimage import RayImage, RayImageArgs
     from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec
 
 _HOMES = {
+    "BackfillArgs": "infra.job",
+    "BackfillJob": "infra.job",
+    "BackfillSchedule": "infra.job",
+    "BackfillSpec": "infra.backfill_spec",
     "BadSpec": "infra.errors",
     "Cluster": "infra.builder",
     "ClusterSpec": "infra.spec",
@@ -45,11 +52,16 @@ _HOMES = {
     "RayImageArgs": "infra.rayimage",
     "UpgradeStrategy": "infra.parts",
     "WorkerGroup": "infra.groups",
+    "backfill_resources": "infra.backfill_resources",
     "parse_spec": "infra.spec",
     "ray_cluster_body": "infra.body",
 }
 
 __all__ = [
+    "BackfillArgs",
+    "BackfillJob",
+    "BackfillSchedule",
+    "BackfillSpec",
     "BadSpec",
     "Cluster",
     "ClusterSpec",
@@ -68,6 +80,7 @@ __all__ = [
     "RayImageArgs",
     "UpgradeStrategy",
     "WorkerGroup",
+    "backfill_resources",
     "parse_spec",
     "ray_cluster_body",
 ]

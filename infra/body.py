@@ -20,9 +20,9 @@ PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
 METRICS_PORT = 8080
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
-_CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 # uid and gid of Ray's images.
-_POD_SECURITY = {
+POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
     "runAsGroup": 100,
@@ -199,7 +199,7 @@ def _template(spec: KubeRayClusterSpec, name: str, group: Group, container: str,
         "imagePullPolicy": "IfNotPresent",
         "env": _env(spec, name, group),
         "resources": _resources(group),
-        "securityContext": merged(_CONTAINER_SECURITY, group.security_context),
+        "securityContext": merged(CONTAINER_SECURITY, group.security_context),
         "terminationMessagePolicy": "FallbackToLogsOnError",  # a crash tells its last lines, here and in `kubectl describe`
         "volumeMounts": mounts,
     }
@@ -210,7 +210,7 @@ def _template(spec: KubeRayClusterSpec, name: str, group: Group, container: str,
     pod: dict[str, Any] = {
         "containers": [ray],
         "nodeSelector": {"kubernetes.io/arch": group.arch, **group.node_selector},
-        "securityContext": merged(_POD_SECURITY, group.pod_security_context),
+        "securityContext": merged(POD_SECURITY, group.pod_security_context),
         "volumes": volumes,
     }
     optional = {
@@ -271,7 +271,7 @@ def _autoscaler(options: AutoscalerOptions) -> dict[str, Any]:
         "idleTimeoutSeconds": options.idle_timeout_seconds,
         "upscalingMode": options.upscaling_mode,
         "resources": {"limits": limits, "requests": _requests(limits, options.requests)},
-        "securityContext": dict(_CONTAINER_SECURITY),
+        "securityContext": dict(CONTAINER_SECURITY),
     }
     return {**rendered, **({"image": options.image} if options.image else {})}
 

@@ -15,10 +15,10 @@ SOURCE = "https://github.com/ray-project/kuberay"
 DEFINITIONS_FOLDER = "helm-chart/kuberay-operator/crds"
 HERE = "https://kubernetes.default.svc"
 
-# Argo CD makes lower waves first and removes higher ones first: clusters go before what they need.
+# Argo CD makes lower waves first and removes higher ones first: backfills go before clusters, those before what they need.
 # https://argo-cd.readthedocs.io/en/stable/user-guide/sync-waves/
 WAVE = "argocd.argoproj.io/sync-wave"
-WAVES = {"definitions": -40, "operator": -30, "Namespace": -20, "access": -10}
+WAVES = {"definitions": -40, "operator": -30, "Namespace": -20, "access": -10, "RayJob": 10, "RayCronJob": 10, "CronJob": 10}
 OPTIONS = "argocd.argoproj.io/sync-options"
 CASCADE = "resources-finalizer.argocd.argoproj.io"
 # https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources

@@ -14,7 +14,15 @@ from infra.kube import Access, Kubernetes, run
 from infra.preflight import find_operator
 from infra.spec import KubeRayClusterSpec
 
-RAY_CLUSTERS = "/apis/ray.io/v1/rayclusters"
+# What a stack may have made and declare no more, and how it is found: in all namespaces, by its label.
+_MADE = {
+    "RayCluster": ("/apis/ray.io/v1/rayclusters", f"{labels.MANAGED_BY}={labels.MANAGER},!{labels.BACKFILL}"),
+    "RayJob": ("/apis/ray.io/v1/rayjobs", labels.BACKFILL),
+    "RayCronJob": ("/apis/ray.io/v1/raycronjobs", labels.BACKFILL),
+    "CronJob": ("/apis/batch/v1/cronjobs", labels.BACKFILL),
+}
+# Of a run, these are written once: what was uploaded last is no part of what is declared. Its name tells declarations apart.
+_WRITTEN_ONCE = ("spec.entrypoint", "spec.runtimeEnvYAML", "spec.rayClusterSpec")
 State = Literal["same", "differs", "missing", "undeclared", "other", "unknown"]
 
 
@@ -38,8 +46,8 @@ class Drift:
     """How a resource that is declared, or that is there, compares.
 
     Attributes:
-        state: ``undeclared``: a cluster of ours that nothing declares; ``other``: one that is not ours to declare; ``unknown``:
-            Kubernetes does not say.
+        state: ``undeclared``: a cluster or backfill of ours that nothing declares; ``other``: one that is not ours to declare;
+            ``unknown``: Kubernetes does not say.
         changes: fields that differ, from what is there to what is declared.
         note: what else there is to say.
     """
@@ -59,11 +67,11 @@ class Drift:
 def compare(
     declared: Sequence[Declared], stacks: Collection[str | None] = (None,), operators: Mapping[Access, str] | None = None
 ) -> list[Drift]:
-    """Each resource that is declared, and each RayCluster of Infill's that is there, as far as these credentials may see it.
+    """Each resource that is declared, and each cluster and backfill that is there, as far as these credentials may see it.
 
     Args:
-        stacks: values of the label `infra.labels.STACK` whose clusters have to be declared; None for clusters without it, in the
-            namespaces of those that are declared.
+        stacks: values of the label `infra.labels.STACK` whose clusters and backfills have to be declared; None for those without
+            it, in the namespaces of what is declared. Empty: nothing has to be.
         operators: version of KubeRay's operator that is declared.
     """
     accesses = list(dict.fromkeys([*(item.access for item in declared), *(operators or {})]))
@@ -87,8 +95,7 @@ async def _look(access: Access, declared: list[Declared], stacks: Collection[str
         return [_drift(item.body, "unknown", note=_first_line(exc)) for item in declared]
     there = dict(zip(paths, lists, strict=True))
     found = [_compared(item, there[collection_of(item.body)]) for item in declared]
-    clusters = [item.spec for item in declared if item.spec]
-    found += _undeclared(clusters, await _rays(kube, there), stacks)
+    found += _undeclared(declared, await _made(kube, there), stacks) if stacks else []
     return [*found, await _operator(kube, operator)] if operator else found
 
 
@@ -109,6 +116,8 @@ def _compared(item: Declared, there: list[dict[str, Any]] | InfraError) -> Drift
     if live is None:
         return _drift(item.body, "same", note="not provisioned") if item.optional else _drift(item.body, "missing")
     changes = differences(item.spec, live) if item.spec else missing_from(item.body, live)
+    if item.body["kind"] == "RayJob":
+        changes = [change for change in changes if not change.path.startswith(_WRITTEN_ONCE)]
     if live["metadata"]["name"] != item.body["metadata"]["name"]:
         changes.insert(0, Change("metadata.name", live["metadata"]["name"], item.body["metadata"]["name"]))
     return _drift(item.body, "differs" if changes else "same", tuple(changes))
@@ -120,35 +129,46 @@ def _live(item: Declared, there: list[dict[str, Any]]) -> dict[str, Any] | None:
     standing = [body for body in there if "deletionTimestamp" not in body["metadata"]]
     if item.spec is None:
         return next((body for body in standing if body["metadata"]["name"] == name), None)
-    ours = [body for body in standing if _cluster(body) == item.spec.name or body["metadata"]["name"] == name]
+    ours = [body for body in standing if _known_as(body) == item.spec.name or body["metadata"]["name"] == name]
     return max(ours, key=lambda body: str(body["metadata"].get("creationTimestamp", "")), default=None)
 
 
-async def _rays(kube: Kubernetes, there: Mapping[str, list[dict[str, Any]] | InfraError]) -> list[dict[str, Any]]:
-    """RayClusters of Infill's, in all namespaces where these credentials may list that, otherwise in those looked at."""
-    try:
-        found = await kube.list(RAY_CLUSTERS, labelSelector=f"{labels.MANAGED_BY}={labels.MANAGER}")
-    except InfraError:
-        seen = [bodies for path, bodies in there.items() if path.endswith("/rayclusters") and not isinstance(bodies, InfraError)]
-        found = [body for bodies in seen for body in bodies]
-    return [body for body in found if body["metadata"].get("labels", {}).get(labels.MANAGED_BY) == labels.MANAGER]
+async def _made(kube: Kubernetes, there: Mapping[str, list[dict[str, Any]] | InfraError]) -> list[dict[str, Any]]:
+    """What stacks have made, of each kind in all namespaces where these credentials may list that, otherwise in those looked at."""
+
+    async def one(kind: str, path: str, selector: str) -> list[dict[str, Any]]:
+        try:
+            found = await kube.list(path, labelSelector=selector)
+        except InfraError:
+            seen = [bodies for place, bodies in there.items() if place.endswith(f"/{kind.lower()}s")]
+            found = [body for bodies in seen if not isinstance(bodies, InfraError) for body in bodies]
+        return [{**body, "kind": kind} for body in found if _is_made(kind, body["metadata"])]
+
+    return [body for found in await asyncio.gather(*[one(kind, *where) for kind, where in _MADE.items()]) for body in found]
 
 
-def _undeclared(
-    declared: Sequence[KubeRayClusterSpec], there: Sequence[Mapping[str, Any]], stacks: Collection[str | None]
-) -> list[Drift]:
-    known, namespaces = {(spec.namespace, spec.name) for spec in declared}, {spec.namespace for spec in declared}
+def _is_made(kind: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a stack, or a tool that applies a tree, made it: runs of a schedule and clusters of runs are KubeRay's to make."""
+    given = metadata.get("labels", {})
+    if "deletionTimestamp" in metadata:
+        return False
+    if kind == "RayCluster":
+        return given.get(labels.MANAGED_BY) == labels.MANAGER and labels.BACKFILL not in given
+    return labels.BACKFILL in given and not metadata.get("ownerReferences")
+
+
+def _undeclared(declared: Sequence[Declared], made: Sequence[Mapping[str, Any]], stacks: Collection[str | None]) -> list[Drift]:
+    known = {(item.body["kind"], item.body["metadata"].get("namespace"), _known_as(item.body)) for item in declared}
+    namespaces = {item.body["metadata"].get("namespace") for item in declared}
     found = []
-    for body in there:
+    for body in made:
         metadata = body["metadata"]
-        if (metadata["namespace"], _cluster(body)) in known or "deletionTimestamp" in metadata:
+        if (body["kind"], metadata["namespace"], _known_as(body)) in known:
             continue
-        stack = metadata["labels"].get(labels.STACK)
+        by = metadata["labels"].get(labels.STACK) or metadata.get("annotations", {}).get(labels.DECLARED_BY)
         # One of no stack may be of another repository, unless it is where this one has its own.
-        ours = stack in stacks and (stack is not None or metadata["namespace"] in namespaces)
-        state: State = "undeclared" if ours else "other"
-        note = f"of stack {stack}" if stack else "of no stack"
-        found.append(Drift("RayCluster", metadata["name"], metadata["namespace"], state, note=note))
+        ours = by in stacks and (by is not None or metadata["namespace"] in namespaces)
+        found.append(_drift(body, "undeclared" if ours else "other", note=f"of stack {by}" if by else "of no stack"))
     return found
 
 
@@ -178,9 +198,11 @@ def collection_of(body: Mapping[str, Any]) -> str:
     return f"{root}/namespaces/{metadata['namespace']}/{plural}"
 
 
-def _cluster(body: Mapping[str, Any]) -> str:
-    """Name of the spec that a RayCluster is of."""
-    return str(body["metadata"].get("labels", {}).get(labels.CLUSTER) or body["metadata"]["name"])
+def _known_as(body: Mapping[str, Any]) -> str:
+    """The name by which a declaration is known: of a RayCluster that of its spec."""
+    metadata = body["metadata"]
+    cluster = metadata.get("labels", {}).get(labels.CLUSTER) if body.get("kind", "RayCluster") == "RayCluster" else None
+    return str(cluster or metadata["name"])
 
 
 def _first_line(exc: Exception) -> str:

@@ -39,19 +39,31 @@ def read_yaml(path: str | Path) -> Any:
         raise BadSpec(f"{path} is not YAML: {' '.join(str(exc).split())}") from None
 
 
+def yaml_files(folder: str | Path, what: str) -> list[Path]:
+    """The ``*.yaml`` and ``*.yml`` files of a folder, in order.
+
+    Args:
+        what: they hold, for the message.
+
+    Raises:
+        BadSpec: no such folder.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise BadSpec(f"{place} is no folder; it is where the {what}' YAML files belong")
+    return sorted([*place.glob("*.yaml"), *place.glob("*.yml")])
+
+
 def read_folder(folder: str | Path) -> dict[str, ClusterSpec]:
     """The specs of all ``*.yaml`` and ``*.yml`` files of a folder, by name.
 
     Raises:
         BadSpec: every problem of every file; a name that two files use.
     """
-    place = Path(folder)
-    if not place.is_dir():
-        raise BadSpec(f"{place} is no folder; it is where the clusters' YAML files belong")
     specs: dict[str, ClusterSpec] = {}
     homes: dict[str, Path] = {}
     problems = []
-    for file in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
+    for file in yaml_files(folder, "clusters"):
         try:
             spec = read_spec(file)
         except BadSpec as exc:

@@ -10,6 +10,11 @@ CLUSTER = "infill/cluster"
 """Name of the spec; differs from the RayCluster's own name under the upgrade strategy NewCluster."""
 STACK = "infill/stack"
 """The Pulumi stack that declares it, as project.stack."""
+BACKFILL = "infill/backfill"
+"""Name of the declared backfill, on its RayJobs and what makes them."""
+DECLARED_BY = "infill/declared-by"
+"""An annotation of the same: the Pulumi stack that declares it. Not `STACK`: KubeRay hands a RayJob's labels on to its RayCluster,
+which is none of the stack's own."""
 TEMPLATE_HASH = "infill/template-hash"
 """On pods: what they were made from. A pod with another one than its group's is out of date."""
 

@@ -89,8 +89,12 @@ def _of_metadata(policy: Policy, body: Mapping[str, Any]) -> Iterator[Violation]
     namespace = metadata.get("namespace")
     if policy.namespaces is not None and namespace is not None and not _matches(namespace, policy.namespaces):
         yield Violation("namespaces", "metadata.namespace", repr(namespace), f"is none of {', '.join(policy.namespaces)}")
-    if not str(body.get("apiVersion", "")).startswith("ray.io/"):
-        return
+    spec = body.get("spec") or {}
+    if not str(body.get("apiVersion", "")).startswith("ray.io/") or "clusterSelector" in {
+        **spec,
+        **(spec.get("jobTemplate") or {}),
+    }:
+        return  # a run on a standing cluster, which has the labels
     given = metadata.get("labels") or {}
     for key, pattern in policy.required_labels.items():
         if key not in given:

@@ -13,6 +13,8 @@ from typing import Any
 from infra.errors import BadSpec
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+OPTION_VARIABLE = "INFILL_STORAGE_OPTION_"
+"""What the variables of a head begin with that hold secret storage options; the option's name follows, in capitals."""
 
 _SECRET_NAMES = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(_?ID)?$", re.IGNORECASE)
 # Names that end so and hold no secret.

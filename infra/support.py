@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from infra.errors import BadSpec
 
@@ -80,6 +80,26 @@ def check_supported(body: Mapping[str, Any], operator: Operator) -> None:
             )
     if problems:
         raise BadSpec("\n".join(f"cluster {name!r}: {problem}" for problem in problems))
+
+
+JOBS_SINCE = "1.7.0"
+"""KubeRay's version that has all that a declared backfill asks for, preRunningDeadlineSeconds last of all."""
+CRON_GATE = "RayCronJob"
+
+
+def check_jobs_supported(name: str, operator: Operator) -> None:
+    """Refuse a declared backfill where the operator that runs is too old for it.
+
+    Raises:
+        BadSpec: with the version that it needs.
+    """
+    if operator.version and _is_before(operator.version, JOBS_SINCE):
+        raise BadSpec(f"backfill {name!r} needs KubeRay {JOBS_SINCE}, and {operator.version} runs; upgrade it")
+
+
+def schedule_kind(operator: Operator) -> Literal["RayCronJob", "CronJob"]:
+    """What makes the runs of a schedule: KubeRay's own resource where its gate is known to be on, else Kubernetes' own."""
+    return "RayCronJob" if operator.gates is not None and CRON_GATE in operator.gates else "CronJob"
 
 
 def operator_of(deployments: Iterable[Mapping[str, Any]]) -> Operator:

@@ -259,7 +259,7 @@ class Connection:
         plain = _plain_manifest(manifest)
         self._check_name(MANIFESTS, name, plain)
         if manifest.py_modules:
-            zips = {"local_zip_output_dir": manifest.zip_folder, "delete_local_zips": manifest.delete_local_zips}
+            zips: dict[str, Any] = {"local_zip_output_dir": manifest.zip_folder, "delete_local_zips": manifest.delete_local_zips}
             plain["py_modules"] = upload_modules(manifest.py_modules, self.store, **zips)
         return Definitions(self.store, MANIFESTS).define(name, plain)
 

@@ -76,7 +76,7 @@ def context_of(
         raise BadInput(f"cluster {spec.name!r} keeps its jobs in a database; use db.context(...)")
     from runner.remote.cluster_context import ClusterContext
 
-    _check_sent(spec, wanted)
+    check_sent(spec, wanted)
     place, wanted = _place(store, spec, ray_cluster, found, wanted, wishes)
     name = found.name if found else None
     return ClusterContext(store, place, wanted, manifest=name, on_exit=mode, wait_timeout=wishes.wait_timeout)
@@ -132,7 +132,7 @@ def _say_unused(manifest: Manifest | None) -> None:
         console.say(f"manifest {manifest.name!r}: {what} is not used: workers run on machines that run already, in what those have")  # type: ignore[union-attr]
 
 
-def _check_sent(spec: ClusterSpec, wanted: Environment) -> None:
+def check_sent(spec: ClusterSpec, wanted: Environment) -> None:
     """Refuse what cannot reach a cluster whose driver is not this process."""
     from infra.secrets_in_specs import variables
 

@@ -41,6 +41,7 @@ class JobRecord:
         phase: of a running job, as `runner.backfill.driver.Meter` has it.
         updated_at: when its driver last gave sign of life.
         submission_id: of the Ray job that its driver is.
+        declared: name of the backfill that declares it in git; None of one that a client started.
     """
 
     job_id: str
@@ -69,6 +70,7 @@ class JobRecord:
     rows_resumed: int = 0
     updated_at: str | None = None
     submission_id: str | None = None
+    declared: str | None = None
     udf: dict[str, str] = field(default_factory=dict)
     plan: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""What `pulumi up` runs: the clusters of stacks/clusters/*.yaml that the stack's config names."""
+"""What `pulumi up` runs: the clusters and backfills of stacks/clusters/ and stacks/backfills/ that the stack's config names."""
 
 from pathlib import Path
 
 from stacks.program import declare
 
-declare(Path(__file__).parent / "clusters")
+here = Path(__file__).parent
+declare(here / "clusters", here / "backfills")

@@ -1,4 +1,4 @@
-"""A new folder of clusters: what `infill clusters init` writes."""
+"""A new folder of clusters and backfills: what `infill clusters init` writes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from infra.errors import BadSpec
 
 STACKS = ("dev", "gpu", "eks")
+BACKFILLS = ("words",)
 
 _PROJECT = """\
 name: infill
-description: Ray clusters on Kubernetes, declared by the files in clusters
+description: Ray clusters and backfills on Kubernetes, declared by the files in clusters and backfills
 runtime: python   # the one on PATH: activate the environment that has infill[kubernetes]
 backend:
   url: file://.   # the state is a folder .pulumi beside this file; any other backend does as well
@@ -27,14 +28,15 @@ venv/
 _PROGRAM = """\
 from stacks.program import declare
 
-declare("clusters")
+declare("clusters", "backfills")
 """
 
 
 def write_project(folder: str | Path) -> list[Path]:
-    """Write a Pulumi project with the stacks dev, gpu and eks, a policy, and a workflow for GitHub Actions.
+    """Write a Pulumi project with the stacks dev, gpu and eks, a policy, a workflow for GitHub Actions, and an example of a
+    backfill that none of the stacks declares.
 
-    GitHub reads workflows at the top of a repository only: it works as it is where the folder is that.
+    GitHub reads workflows at the top of a repository only: this one works as it is where the folder is that.
 
     Returns:
         The files written.
@@ -50,6 +52,7 @@ def write_project(folder: str | Path) -> list[Path]:
     for stack in STACKS:
         contents[f"Pulumi.{stack}.yaml"] = here.joinpath(f"Pulumi.{stack}.yaml").read_text()
         contents[f"clusters/{stack}.yaml"] = here.joinpath("clusters", f"{stack}.yaml").read_text()
+    contents |= {f"backfills/{name}.yaml": here.joinpath("backfills", f"{name}.yaml").read_text() for name in BACKFILLS}
     there = [name for name in contents if (place / name).exists()]
     if there:
         raise BadSpec(f"{place / there[0]} is there already; give an empty folder")

@@ -13,10 +13,11 @@ from infra.files import read_folder, read_yaml
 from infra.labels import label_of_stack
 from infra.policy import Policy, check_policy, policy_beside
 from infra.spec import ClusterSpec, KubeRayClusterSpec, parse_spec
+from stacks.preparing import Chosen, chosen_backfills
 from stacks.settings import AccessSettings, Settings, settings_of
 
 PROJECT_FILE = "Pulumi.yaml"
-CLUSTERS = "clusters"
+CLUSTERS, BACKFILLS = "clusters", "backfills"
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,24 @@ class DeclaredStack:
         name: None of a folder that is no Pulumi project.
         label: value of `infra.labels.STACK` on what Pulumi makes of it; None where Pulumi does not.
         specs: with what the stack sets over them.
+        backfills: with the clusters that they name.
     """
 
     name: str | None
     label: str | None
     settings: Settings
     specs: tuple[KubeRayClusterSpec, ...]
+    backfills: tuple[Chosen, ...] = ()
+
+    @property
+    def places(self) -> list[KubeRayClusterSpec]:
+        """Every cluster that is made: those that stand, and those that runs have for themselves, by their shape."""
+        return [*self.specs, *(backfill.cluster for backfill in self.backfills)]
 
 
 @dataclass(frozen=True)
 class Project:
-    """A folder of clusters, with its stacks.
+    """A folder of clusters and backfills, with its stacks.
 
     Attributes:
         clusters: the folder of the clusters' files.
@@ -58,11 +66,11 @@ def read_project(folder: str | Path, names: Sequence[str] = ()) -> Project:
     """The stacks of a Pulumi project, or the one that a plain folder of clusters' files is.
 
     Args:
-        folder: one that has a Pulumi.yaml, with the clusters in ``clusters`` beside the program; or a folder of clusters' files.
+        folder: one that has a Pulumi.yaml, with ``clusters`` and ``backfills`` beside the program; or a folder of clusters' files.
         names: of the stacks to read. Default: all that have a file.
 
     Raises:
-        BadSpec: a wrong file or setting, a stack that is not there, a cluster that two stacks declare in one place.
+        BadSpec: a wrong file or setting, a stack that is not there, a cluster or a backfill that two stacks declare in one place.
         infra.policy.PolicyRefused: the policy forbids a cluster.
     """
     place = Path(folder)
@@ -77,8 +85,9 @@ def read_project(folder: str | Path, names: Sequence[str] = ()) -> Project:
         clusters, stacks = _read_stacks(place, names)
     _refuse_shared(stacks)
     project = Project(clusters, policy_beside(clusters), stacks)
-    check_policy(project.policy, *project.declared)
-    for spec in project.declared:
+    places = [spec for stack in stacks for spec in stack.places]
+    check_policy(project.policy, *places)
+    for spec in places:
         spec.check_provisionable()
     return project
 
@@ -142,22 +151,25 @@ def _read_stacks(place: Path, names: Sequence[str]) -> tuple[Path, tuple[Declare
         config = (read_yaml(configs / f"Pulumi.{name}.yaml") or {}).get("config") or {}
         settings = settings_of(config, name)
         specs = chosen(found, settings, str(clusters))
-        stacks.append(DeclaredStack(name, label_of_stack(str(about["name"]), name), settings, specs))
+        backfills = chosen_backfills(clusters.parent / BACKFILLS, found, [spec.name for spec in specs], settings)
+        stacks.append(DeclaredStack(name, label_of_stack(str(about["name"]), name), settings, specs, tuple(backfills)))
     if not stacks:
         raise BadSpec(f"{configs} has no stack: no file Pulumi.<stack>.yaml; `pulumi stack init` and `pulumi config set` make one")
     return clusters, tuple(stacks)
 
 
 def _refuse_shared(stacks: Sequence[DeclaredStack]) -> None:
-    """Two stacks that declare one cluster in one place would each undo what the other did."""
+    """Two stacks that declare one thing in one place would each undo what the other did."""
     homes: dict[tuple[object, ...], str | None] = {}
     for stack in stacks:
-        for spec in stack.specs:
+        named = [("cluster", spec.name, spec) for spec in stack.specs]
+        named += [("backfill", backfill.spec.name, backfill.cluster) for backfill in stack.backfills]
+        for kind, name, spec in named:
             access = (spec.config_method, spec.kubeconfig, spec.context, spec.aws_config)
-            place = (spec.name, spec.namespace, *access)
+            place = (kind, name, spec.namespace, *access)
             if place in homes:
                 raise BadSpec(
-                    f"cluster {spec.name!r} in namespace {spec.namespace}: two stacks declare it, {homes[place]} and {stack.name}; "
-                    "set infill:clusters, infill:namespace or infill:context of one of them, or name one stack alone: --stack"
+                    f"{kind} {name!r} in namespace {spec.namespace}: two stacks declare it, {homes[place]} and {stack.name}; "
+                    f"set infill:{kind}s, infill:namespace or infill:context of one of them, or name one stack alone: --stack"
                 )
             homes[place] = stack.name

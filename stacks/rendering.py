@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra import delivery, labels
 from infra.access_bodies import access_bodies
+from infra.backfill_body import own_cluster
+from infra.backfill_resources import backfill_resources
 from infra.body import env_secret_name, env_secret_variables, resources
 from infra.delivery import Tool
 from infra.errors import BadSpec
 from infra.files import to_yaml
+from infra.support import Operator, schedule_kind
+from stacks.preparing import Prepared, prepare_backfill
 from stacks.project import DeclaredStack, Project, access_args, names_of
-from stacks.settings import operator_settings
+from stacks.settings import OperatorSettings, operator_settings
 
 HEADER = "# Rendered by `infill render`: change the files that it reads, not this one.\n"
 KUSTOMIZATION = "kustomization.yaml"
@@ -57,9 +61,10 @@ def rendered(project: Project, target: Target) -> Tree:
 
 def left_out(project: Project) -> list[str]:
     """What the clusters need and a tree does not hold, for people: no secret is ever rendered."""
+    runs = [own_cluster(item.spec, item.cluster) for stack in project.stacks for item in stack.backfills if not item.spec.standing]
     return [
         f"the Secret {env_secret_name(spec)} of namespace {spec.namespace}, of {', '.join(variables)}"
-        for spec in project.declared
+        for spec in [*project.declared, *runs]
         if (variables := env_secret_variables(spec))
     ]
 
@@ -105,7 +110,7 @@ def write(folder: str | Path, tree: Mapping[str, str]) -> list[str]:
 
 def _refuse_unpinned(project: Project) -> None:
     """Versions that are those of whoever renders would make another tree on each machine."""
-    for spec in project.declared:
+    for spec in (spec for stack in project.stacks for spec in stack.places):
         has_images = all(group.image for group in spec.groups().values())
         needed = [("ray_version", spec.ray_version), ("python_version", spec.python_version or has_images)]
         missing = [field for field, given in needed if not given]
@@ -116,7 +121,7 @@ def _refuse_unpinned(project: Project) -> None:
 def _stack_files(stack: DeclaredStack, target: Target, path: str) -> dict[str, Any]:
     """The bodies of a stack by their path below its own folder."""
     operator = {f"operator/{_file(body)}": body for body in _operator(stack, target.tool)}
-    bodies = cluster_bodies(stack)
+    bodies = stack_bodies(stack, _baked(stack))
     clusters = {f"clusters/{_home(body)}/{_file(body)}": body for body in (_annotated(body, stack, target.tool) for body in bodies)}
     name = "-".join(filter(None, ["infill", stack.name]))
     if target.tool == "argocd":
@@ -144,9 +149,13 @@ def _lists(*folders: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def cluster_bodies(stack: DeclaredStack) -> list[dict[str, Any]]:
-    """All that a stack makes but for KubeRay's operator and Secrets: what job runners need, then the clusters."""
-    namespaces = list(dict.fromkeys(spec.namespace for spec in stack.specs))
+def stack_bodies(stack: DeclaredStack, backfills: Sequence[Prepared]) -> list[dict[str, Any]]:
+    """All that a stack makes but for KubeRay's operator and Secrets: what job runners need, the clusters, the backfills.
+
+    Args:
+        backfills: those of the stack, ready.
+    """
+    namespaces = list(dict.fromkeys(spec.namespace for spec in stack.places))
     found = []
     for namespace in namespaces:
         names = [name for spec in stack.specs if spec.namespace == namespace for name in names_of(spec)]
@@ -155,7 +164,27 @@ def cluster_bodies(stack: DeclaredStack) -> list[dict[str, Any]]:
             args.check()
             found += access_bodies(args, labels.owned())
     operator = operator_settings(stack.settings)
-    return [*found, *(body for spec in stack.specs for body in resources(spec, operator.namespace if operator else None))]
+    found += [body for spec in stack.specs for body in resources(spec, operator.namespace if operator else None)]
+    kind = stack.settings.schedules or schedule_kind(Operator(gates=_gates(operator)))
+    for ready in backfills:
+        found += backfill_resources(ready.spec, ready.cluster, ready.driver, "CronJob" if ready.spec.standing else kind)
+    return found
+
+
+def _gates(operator: OperatorSettings | None) -> frozenset[str] | None:
+    """Feature gates that are known to be on; None where others see to the operator."""
+    return frozenset(gate for gate, on in operator.feature_gates.items() if on) if operator else None
+
+
+def _baked(stack: DeclaredStack) -> list[Prepared]:
+    """The backfills of a stack for a tree, which is applied when nobody is there to upload anything."""
+    for backfill in stack.backfills:
+        if backfill.spec.code != "image":
+            raise BadSpec(
+                f"backfill {backfill.spec.name!r}: code: {backfill.spec.code}: what is uploaded changes with every commit, and "
+                "a tree only with what is declared; bake the code into the image (code: image), or deliver it with Pulumi"
+            )
+    return [prepare_backfill(backfill, send=False) for backfill in stack.backfills]
 
 
 def _annotated(body: Mapping[str, Any], stack: DeclaredStack, tool: Tool) -> dict[str, Any]:

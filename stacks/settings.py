@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,10 @@ class Settings(Model):
 
     clusters: list[str] | None = None
     """Names of the clusters to make. Default: all files of the folder."""
+    backfills: list[str] | None = None
+    """Names of the backfills to declare. Default: all files of the folder."""
+    schedules: Literal["RayCronJob", "CronJob"] | None = None
+    """What makes scheduled runs. Default: RayCronJob where KubeRay is known to have its feature gate on, else CronJob."""
     namespace: str | None = None
     """Default: each cluster's own."""
     config_method: K8sConfigMethod | None = None

@@ -119,11 +119,13 @@ def diff_cluster(database: Database, name: Name, as_json: AsJson = False, storag
 
 
 @clusters_app.command("schema")
-def print_schema() -> None:
+def print_schema(
+    backfill: Annotated[bool, typer.Option("--backfill", help="Of a declared backfill's file.")] = False,
+) -> None:
     """Print the JSON Schema of a cluster's file, for editors and CI."""
-    from infra.files import json_schema
+    from infra import backfill_files, files
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    typer.echo(json.dumps(backfill_files.json_schema() if backfill else files.json_schema(), indent=2))
 
 
 @clusters_app.command("render")

@@ -41,6 +41,7 @@ def list_jobs(
         for record in records:
             rows = f"{record.rows_done:,} of {record.rows_total:,} rows"
             where = f"  {record.cluster}" if record.cluster else ""
+            where += f"  (declared: {record.declared})" if record.declared else ""
             columns = f"{record.table}.{','.join(record.columns)}"
             typer.echo(f"{record.job_id}  {record.state:<9}  {columns}  {rows}  {record.started_at}{where}")
 

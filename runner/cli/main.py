@@ -18,7 +18,8 @@ from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
 from runner.cli.policy import policy_app
-from runner.cli.trees import render
+from runner.cli.render import Name, Render, Schedule, print_rendered
+from runner.cli.trees import render as render_tree
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -93,12 +94,18 @@ def backfill(
     ] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest time for one call of the function.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    render: Render = None,
+    schedule: Schedule = None,
+    name: Name = None,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Compute what is missing of a column and publish it in one new table version."""
-    from runner.targets import Request, check_where
+    from runner.new_columns import add_missing
 
+    if render is not None:
+        _render(locals())
+        return
     with exit_codes():
         opened = open_database(database, storage_option).open_table(table)
         function = _function(udf)
@@ -114,11 +121,7 @@ def backfill(
             "columns": columns, **rows, "commit_every": commit_every, "optimize_indices": optimize_indices,
             "concurrency": concurrency, "batch_size": batch_size, "on_error": on_error, "timeout": timeout,
         }  # fmt: skip
-        if missing and function is not None:
-            check_where(Request(**{**options, "columns": tuple(columns)}).where, opened.to_lance())
-            opened.add_columns(_transforms(function, missing, inputs))
-            function = None if missing == columns else function
-        options["udf"] = function
+        options["udf"] = add_missing(opened, function, inputs.split(",") if inputs else None, options)
         place = Place(cluster, manifest, stack, on_exit, wait_timeout, reuse, time_to_live)
         if detach:
             _submit(opened, place, options)
@@ -126,6 +129,24 @@ def backfill(
         with _context(opened, place, options):
             result = opened.backfill(**options)
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+def _render(given: dict[str, Any]) -> None:
+    """The command's arguments, as those of a declared backfill."""
+    rows = ("where", "stale", "force", "only_failed", "commit_every", "optimize_indices")
+    others = ("concurrency", "batch_size", "on_error", "timeout", "cluster", "manifest", "on_exit", "schedule", "name")
+    with exit_codes():
+        connection = open_database(given["database"], given["storage_option"])
+        fields = {
+            **{name: given[name] for name in ("table", "columns", *rows, *others)},
+            "database": connection.uri,
+            "function": given["udf"],
+            "inputs": given["inputs"].split(",") if given["inputs"] else None,
+            "storage_options": connection.store.storage_options,
+        }
+        refused = {f"--{name.replace('_', '-')}": given[name] for name in ("limit", "num_fragments", "stack", "wait_timeout")}
+        refused |= {"--detach": given["detach"], "--dry-run": given["dry_run"], "--json": given["as_json"]}
+        print_rendered(connection, given["render"], fields, refused)
 
 
 @app.command()
@@ -174,7 +195,7 @@ def errors(
 
 app.command("package")(package)
 app.command("eks-token")(eks_token)
-app.command("render")(render)
+app.command("render")(render_tree)
 app.command("diff")(diff)
 app.command("gitops")(gitops)
 
@@ -191,14 +212,6 @@ def _function(path: str | None) -> Any:
     from runner.shipping import import_udf
 
     return import_udf(path) if path else None
-
-
-def _transforms(function: Any, missing: list[str], inputs: str | None) -> dict[str, Any]:
-    function = function.with_inputs(inputs.split(",")) if inputs else function
-    if len(missing) == 1:
-        return {missing[0]: function}
-    outputs = function.outputs()
-    return {name: outputs.get(name, function) for name in missing}
 
 
 def _context(table: Table, place: Place, options: dict[str, Any]) -> AbstractContextManager[Any]:

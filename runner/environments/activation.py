@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ def activate(setup: Mapping[str, Any]) -> None:
     sys.path[place:place] = paths  # before what the image has installed
     sys.path[:0] = first
     sys.path.extend(path for path in setup.get("paths", ()) if path not in sys.path)
+    # Ray gives workers their driver's path: a folder of it that was unpacked just now is remembered as not being there.
+    importlib.invalidate_caches()
 
 
 def _of_node(references: Mapping[str, str]) -> dict[str, str]:

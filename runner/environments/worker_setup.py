@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -67,28 +67,30 @@ def for_cluster(environment: Environment, store: Store, found: Mapping[str, Any]
     return on_workers(environment, store, {**values, "env": _secrets(environment)}, found)
 
 
-def uploads(environment: Environment, store: Store, python: str, platform: str) -> dict[str, Any]:
+def uploads(environment: Environment, store: Store, python: str, platform: str, *, send: bool = True) -> dict[str, Any]:
     """Upload what an environment names; what a worker is to be told of it, as plain values.
 
     Args:
         python, platform: the workers', such as ``3.11`` and ``linux-x86_64``.
+        send: without it nothing is uploaded, and the result is the same.
     """
     from runner.environments.workspace import workspace
     from runner.manifests.modules import upload_modules, uploaded
     from runner.packages.package import build
-    from runner.packages.upload import upload
+    from runner.packages.upload import package_id_only, upload
 
+    put = upload if send else package_id_only
     zips: dict[str, Any] = {"local_zip_output_dir": environment.zip_folder, "delete_local_zips": environment.delete_zips}
     values: dict[str, Any] = {"platform": platform}
     if environment.site:
-        values["site"] = _upload_site(store, python, platform, zips)
+        values["site"] = _upload_site(store, python, platform, put, zips)
     if environment.workspace:
         place = workspace(environment.folder)
         package = build(place.root, environment.include, environment.exclude)
         for warning in package.warnings:
             console.say(f"warning: {warning}")
-        values["workspace"] = (upload(package, store, console.say, **zips), place.first, place.paths, place.cwd)
-    values["modules"] = [uploaded(module) for module in upload_modules(environment.modules, store, **zips)]
+        values["workspace"] = (put(package, store, console.say, **zips), place.first, place.paths, place.cwd)
+    values["modules"] = [uploaded(module) for module in upload_modules(environment.modules, store, put, **zips)]
     return values
 
 
@@ -109,13 +111,13 @@ def on_workers(environment: Environment, store: Store, values: Mapping[str, Any]
 
 
 @cache
-def own_source() -> bytes:
-    """A zip file of Infill's own packages, the same bytes for the same source."""
+def own_source(compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip file of Infill's own packages, the same bytes for the same source; stored ones with every version of zlib."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w", compression) as archive:
         for file in sorted(file for name in OURS for file in (OURS_IN / name).rglob("*.py")):
             info = zipfile.ZipInfo(file.relative_to(OURS_IN).as_posix())
-            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            info.compress_type, info.external_attr = compression, 0o644 << 16
             archive.writestr(info, file.read_bytes())
     return packed.getvalue()
 
@@ -146,10 +148,9 @@ def _with_own(environment: Environment, versions: Mapping[str, str | None]) -> E
     return with_requirements(environment, pins(tuple(missing)))
 
 
-def _upload_site(store: Store, python: str, platform: str, zips: dict[str, Any]) -> list[str]:
+def _upload_site(store: Store, python: str, platform: str, put: Callable[..., str], zips: dict[str, Any]) -> list[str]:
     from runner.packages.package import build
     from runner.packages.roots import site_packages
-    from runner.packages.upload import upload
     from runner.packages.wheels import check_platform
 
     packages = []
@@ -157,7 +158,7 @@ def _upload_site(store: Store, python: str, platform: str, zips: dict[str, Any])
         # Workers run the Ray of their cluster, whatever lies beside it.
         package = build(folder, exclude=["/ray/", "/ray-*.dist-info/"], site=True)
         check_platform(package.listing, python, platform)
-        packages.append(upload(package, store, console.say, **zips))
+        packages.append(put(package, store, console.say, **zips))
     return packages
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,11 @@ def check_modules(modules: Sequence[str], what: str) -> None:
             raise BadInput(f"{what}: py_modules: {path} has the name of one of Infill's own packages; rename it")
 
 
-def upload_modules(modules: Sequence[str], store: Store, **zips: Any) -> list[str]:
+def upload_modules(modules: Sequence[str], store: Store, put: Callable[..., str] | None = None, **zips: Any) -> list[str]:
     """The modules as ``name@package``, so that they mean the same on another machine. What is uploaded already stays.
 
     Args:
+        put: what uploads a package; default: `runner.packages.upload.upload`.
         zips: as `runner.packages.upload.upload` takes them.
     """
     from runner.packages.upload import upload
@@ -63,7 +64,7 @@ def upload_modules(modules: Sequence[str], store: Store, **zips: Any) -> list[st
             found.append(module)
             continue
         with packaged(module) as package:
-            found.append(f"{Path(module).name}@{upload(package, store, **zips)}")
+            found.append(f"{Path(module).name}@{(put or upload)(package, store, **zips)}")
     return found
 
 

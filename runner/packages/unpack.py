@@ -74,6 +74,15 @@ def ensure(store: Store, package: str, base: Path | None = None) -> Path:
     return target
 
 
+def mark_used(store: Store, package: str) -> None:
+    """Tell the collector that a package is in use, whether or not a node has it.
+
+    Raises:
+        PackageMissing, PackageChanged, StorageError: as of `ensure`.
+    """
+    _refresh(store, package, _record(store, package))
+
+
 def default_base() -> Path:
     """Where packages are kept."""
     return own_folder() / "packages"

@@ -87,7 +87,7 @@ class Standing:
     def __init__(self, name: str, target: Any, ray_cluster: str | None = None) -> None:
         self.name = name
         self.python = getattr(target, "python_version", None) or f"{sys.version_info.major}.{sys.version_info.minor}"
-        self.platform = _platform(target)
+        self.platform = platform_of(target)
         self._target, self._ray_cluster = target, ray_cluster
         self._jobs: RayJobs | None = None
 
@@ -145,7 +145,7 @@ class Standing:
         return self._jobs
 
 
-def _platform(target: Any) -> str:
+def platform_of(target: Any) -> str:
     """The platform of a cluster's workers: as its spec has it, else like this machine; of several the one that differs."""
     own = platform.machine().lower()
     machines = {_MACHINES[group.arch] for group in getattr(target, "worker_groups", ())}

@@ -48,11 +48,11 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str, variab
     records = JobRecords(connection.store.patient())
     request = records.request(job_id)
     connection.allow_pickle = request["allow_pickle"]
-    with _kept_log(records, job_id), _cluster_kept_alive(request.get("renew")):
+    with kept_log(records, job_id), _cluster_kept_alive(request.get("renew")):
         try:
             _run(connection, records, job_id, {**request, "uploads": _with_values(request["uploads"], variables or {})})
         except Exception as exc:
-            _record_failure(records, job_id, exc)
+            record_failure(records, job_id, exc)
             if not isinstance(exc, RunnerError):
                 raise  # a bug, which keeps its traceback
             print(f"runner: {exc}", file=sys.stderr, flush=True)
@@ -60,13 +60,13 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str, variab
     return 0
 
 
-def _record_failure(records: Any, job_id: str, exc: Exception) -> None:
-    """Of a job that failed before it could tell by itself."""
+def record_failure(records: Any, job_id: str, exc: BaseException, status: str = "FAILED") -> None:
+    """Of a job that ended before it could tell by itself."""
     from runner.records import now
 
     record = records.read(job_id)
     if record is not None and not record.is_ended:
-        record.status, record.ended_at = "FAILED", now()
+        record.status, record.ended_at = status, now()
         record.error, record.error_type = str(exc) or type(exc).__name__, type(exc).__name__
         records.save(record)
 
@@ -110,7 +110,7 @@ def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any])
     specs = {name: FunctionSpec.from_json(text) for name, text in request["specs"].items()}
     wanted = Request(tuple(request["columns"]), specs=specs, adopts=request["adopts"], **request["options"])
     context = LocalContext("local", environment=Environment(request["runtime_env"]), uploads=request["uploads"])
-    _open(context)
+    join(context)
     try:
         job = Job(Table(connection, request["table"]), wanted, context, submitted=records.read(job_id))
         with console.following(", ".join(wanted.columns), job.progress):
@@ -119,7 +119,7 @@ def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any])
         context.close()
 
 
-def _open(context: Any) -> None:
+def join(context: Any) -> None:
     """Join the Ray that started this process. It is there; a busy one does not answer at once."""
     from runner.errors import RunnerError
 
@@ -170,7 +170,7 @@ class _Tee(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _kept_log(records: Any, job_id: str) -> Iterator[None]:
+def kept_log(records: Any, job_id: str) -> Iterator[None]:
     """Keep what is said in the database too, for those who cannot reach the cluster, or not any more."""
     from runner.errors import RunnerError
 

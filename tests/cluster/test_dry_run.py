@@ -67,7 +67,7 @@ def test_the_api_server_takes_what_is_rendered_without_a_warning(api: Api, names
 
     answers = api.all([api.kube.request("POST", path, json=body, params=STRICT) for path, body in objects])
 
-    assert [problem for item, answer in zip(objects, answers, strict=True) if (problem := _problem(item[1], answer))] == []
+    assert [problem for item, answer in zip(objects, answers, strict=True) if (problem := problem_of(item[1], answer))] == []
 
 
 def test_the_api_server_takes_the_pods_without_a_warning(api: Api, namespace: str) -> None:
@@ -79,7 +79,7 @@ def test_the_api_server_takes_the_pods_without_a_warning(api: Api, namespace: st
 
     answers = api.all([api.kube.request("POST", path, json=pod, params=STRICT) for pod in pods])
 
-    assert [problem for pod, answer in zip(pods, answers, strict=True) if (problem := _problem(pod, answer))] == []
+    assert [problem for pod, answer in zip(pods, answers, strict=True) if (problem := problem_of(pod, answer))] == []
 
 
 def test_the_pods_of_a_spec_without_options_are_restricted(api: Api, namespace: str) -> None:
@@ -93,28 +93,28 @@ def test_the_pods_of_a_spec_without_options_are_restricted(api: Api, namespace: 
     make_accounts(api, namespace, [*pods, {"spec": {"serviceAccountName": "default"}}])
 
     answers = api.all([api.kube.request("POST", path, json=pod, params=STRICT) for pod in pods])
-    assert [_problem(pod, answer) for pod, answer in zip(pods, answers, strict=True)] == ["", "", ""]
+    assert [problem_of(pod, answer) for pod, answer in zip(pods, answers, strict=True)] == ["", "", ""]
 
     pods[0]["spec"]["securityContext"]["runAsNonRoot"] = False
     (answer,) = api.all([api.kube.request("POST", path, json=pods[0], params=STRICT)])
-    assert "violates PodSecurity" in _problem(pods[0], answer)
+    assert "violates PodSecurity" in problem_of(pods[0], answer)
 
 
-def test_a_warning_of_the_api_server_is_a_problem(api: Api, namespace: str) -> None:
+def test_a_warning_of_the_api_server_is_aproblem_of(api: Api, namespace: str) -> None:
     """So that the tests before can fail."""
     policy = network_policy_body(parsed({"name": "a", "namespace": namespace, "network_policy": {"from_blocks": ["10.0.0.0/8"]}}))
     policy["spec"]["ingress"][1]["from"][1]["ipBlock"]["cidr"] = "10.0.0.1/8"
     path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     (answer,) = api.all([api.kube.request("POST", path, json=policy, params=STRICT)])
     assert answer.status_code == 201
-    assert "10.0.0.1/8" in _problem(policy, answer)
+    assert "10.0.0.1/8" in problem_of(policy, answer)
 
 
 def test_the_api_server_names_an_unknown_field(api: Api, namespace: str) -> None:
     spec = parsed({"name": "a", "namespace": namespace, "overrides": {"spec": {"headGroupSpec": {"templat": {}}}}})
     path, body = rendered(spec)[0]
     (answer,) = api.all([api.kube.request("POST", path, json=body, params=STRICT)])
-    assert 'unknown field "spec.headGroupSpec.templat"' in _problem(body, answer)
+    assert 'unknown field "spec.headGroupSpec.templat"' in problem_of(body, answer)
 
 
 @pytest.mark.usefixtures("operator")
@@ -130,7 +130,7 @@ def test_the_operator_finds_nothing_invalid_in_what_is_rendered(api: Api, namesp
     make_accounts(api, namespace, [pod for body in bodies for pod in pods_of(body)])
     path = f"{RAY}/namespaces/{namespace}/rayclusters"
     answers = api.all([api.kube.request("POST", path, json=body) for body in bodies])
-    assert [problem for body, answer in zip(bodies, answers, strict=True) if (problem := _problem(body, answer))] == []
+    assert [problem for body, answer in zip(bodies, answers, strict=True) if (problem := problem_of(body, answer))] == []
 
     unseen: list[str] = []
 
@@ -168,7 +168,7 @@ def _refused(plain: Plain) -> bool:
     return False
 
 
-def _problem(body: dict[str, Any], answer: Any) -> str:
+def problem_of(body: dict[str, Any], answer: Any) -> str:
     """What is wrong with an answer of the API server; empty where nothing is."""
     if isinstance(answer, BaseException):
         return f"{body['kind']} {body['metadata']['name']}: {answer}"

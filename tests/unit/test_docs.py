@@ -1,4 +1,4 @@
-"""docs/clusters.md says what the code does."""
+"""docs/clusters.md and docs/backfills.md say what the code does."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infra.backfill_spec import BackfillSpec
 from infra.parts import UpgradeStrategy
 from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import MATRIX
 from stacks.settings import Settings
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "clusters.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = (DOCS / "clusters.md").read_text()
+BACKFILLS = (DOCS / "backfills.md").read_text()
 
 
-def _table(header: str) -> list[list[str]]:
-    found = re.search(rf"^\| {re.escape(header)} \|.*\n\| ---.*\n((?:\|.*\n?)+)", TEXT, flags=re.M)
+def _table(header: str, text: str = TEXT) -> list[list[str]]:
+    found = re.search(rf"^\| {re.escape(header)} \|.*\n\| ---.*\n((?:\|.*\n?)+)", text, flags=re.M)
     assert found is not None, header
     return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in found[1].strip().splitlines()]
 
@@ -51,3 +54,21 @@ def test_the_builders_make_that_cluster(block: str) -> None:
     spec = made["spec"]
     assert isinstance(spec, KubeRayClusterSpec)
     assert (spec.name, spec.namespace, [group.max_replicas for group in spec.worker_groups]) == ("images", "ray", [20, 8])
+
+
+def test_every_field_of_a_declared_backfill_and_its_default() -> None:
+    rows = _table("field", BACKFILLS)
+    named = [key for row in rows for key in re.findall(r"\w+", row[0])]
+    assert sorted(named) == sorted(BackfillSpec.model_fields)
+    said = {row[0]: row[1] for row in rows}
+    fields = BackfillSpec.model_fields
+    assert said["history_seconds"] == str(fields["history_seconds"].default)
+    assert said["concurrency_policy"] == fields["concurrency_policy"].default
+    assert said["on_exit"] == fields["on_exit"].default
+    assert said["code"] == fields["code"].default
+    assert said["schedule`, `time_zone"] == f"none, {fields['time_zone'].default}"
+
+
+def test_the_file_is_a_declared_backfill() -> None:
+    spec = BackfillSpec.parse(yaml.safe_load(re.findall(r"```yaml\n(.*?)```", BACKFILLS, flags=re.S)[0]))
+    assert (spec.name, spec.schedule, list(spec.secret_options)) == ("captions", "0 3 * * *", ["aws_secret_access_key"])

@@ -13,12 +13,14 @@ from typer.testing import CliRunner, Result
 import runner
 from infra.access_bodies import RunnerAccessArgs, access_bodies
 from infra.body import resources
-from infra.drift import Drift
+from infra.drift import Drift, collection_of
 from infra.spec import KubeRayClusterSpec
 from runner.cli import app
 from runner.provision.record import Record, Records, as_provisioned
 from stacks.comparing import drift_of
+from stacks.preparing import prepare_backfill
 from stacks.project import read_project
+from stacks.rendering import stack_bodies
 from tests.unit.fake_kubernetes import Body, FakeKubernetes, running
 
 SMALL: Body = {"namespace": "ray", "ray_version": "2.60.0", "python_version": "3.11"}
@@ -72,7 +74,10 @@ def test_one_list_for_all_clusters_of_a_namespace(folder: Path, fake: FakeKubern
     for number in range(20):
         write(folder, f"c{number}")
     drift_of(read_project(folder))
-    assert [path for path in fake.requests("GET") if path != "/version"] == ["/apis/ray.io/v1/namespaces/ray/rayclusters", ALL]
+    made = ["/apis/ray.io/v1/rayjobs", "/apis/ray.io/v1/raycronjobs", "/apis/batch/v1/cronjobs"]
+    asked = [path for path in fake.requests("GET") if path != "/version"]
+    assert asked[0] == "/apis/ray.io/v1/namespaces/ray/rayclusters"
+    assert sorted(asked[1:]) == sorted([ALL, *made])
 
 
 def test_clusters_that_are_declared_no_more(folder: Path, fake: FakeKubernetes) -> None:
@@ -132,6 +137,54 @@ def test_a_cluster_that_another_is_to_take_over_from(folder: Path, fake: FakeKub
     (line,) = [line for line in told(drift_of(read_project(folder))) if line.startswith("RayCluster a")]
     assert f"differs metadata.name: {old['metadata']['name']} -> a-" in line
     assert "containers[ray-head].resources.limits.cpu: 4 -> 8" in line
+
+
+BACKFILL = {"database": "s3://b/db", "table": "t", "columns": "x", "cluster": "a", "code": "image"}
+
+
+def declared_backfill(folder: Path, name: str, **fields: Any) -> list[Body]:
+    """A file of one, and the resources that it becomes."""
+    (folder / "backfills").mkdir(exist_ok=True)
+    (folder / "backfills" / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **BACKFILL, **fields}))
+    (stack,) = read_project(folder).stacks
+    ready = [prepare_backfill(backfill, send=False) for backfill in stack.backfills if backfill.spec.name == name]
+    return [body for body in stack_bodies(stack, ready) if body["metadata"].get("labels", {}).get("infill/backfill") == name]
+
+
+def test_backfills_are_compared(folder: Path, fake: FakeKubernetes) -> None:
+    """A run by its name, which tells one declaration from another, and not by what is uploaded anew with each commit."""
+    fake.add(*(running(spec) for spec in specs(folder).values()))
+    (run,) = declared_backfill(folder, "once")
+    account, role, binding, files, cron = declared_backfill(folder, "nightly", schedule="0 3 * * *")
+    cron = {**cron, "spec": {**cron["spec"], "suspend": False}}  # as Kubernetes fills it in
+    run = {**run, "spec": {**run["spec"], "entrypoint": "python -c older", "runtimeEnvYAML": "{}"}}
+    for body in (run, account, role, binding, files, cron):
+        place = collection_of(body)
+        fake.objects[place] = {"items": [*fake.objects.get(place, {"items": []})["items"], body]}
+    assert {line.split()[2] for line in told(drift_of(read_project(folder)))} == {"same"}
+    cron["spec"]["schedule"] = "0 4 * * *"
+    assert [line for line in told(drift_of(read_project(folder))) if "same" not in line] == [
+        "CronJob nightly differs spec.schedule: 0 4 * * * -> 0 3 * * *"
+    ]
+    (again,) = declared_backfill(folder, "once", revision="2")
+    fake.objects["/apis/ray.io/v1/rayjobs"] = {"items": [run]}
+    assert [line for line in told(drift_of(read_project(folder))) if "RayJob" in line] == [
+        f"RayJob {again['metadata']['name']} missing",
+        f"RayJob {run['metadata']['name']} undeclared",
+    ]
+
+
+def test_what_kuberay_makes_of_backfills_is_its_own(folder: Path, fake: FakeKubernetes) -> None:
+    found = specs(folder)
+    fake.add(*(running(spec) for spec in found.values()))
+    cluster = running(found["a"].model_copy(update={"name": "once-x"}))
+    cluster["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "infill", "infill/backfill": "once"}
+    owner = [{"kind": "CronJob", "name": "nightly"}]
+    run = {
+        "metadata": {"name": "nightly-1", "namespace": "ray", "labels": {"infill/backfill": "nightly"}, "ownerReferences": owner}
+    }
+    fake.objects[ALL], fake.objects["/apis/ray.io/v1/rayjobs"] = {"items": [cluster]}, {"items": [run]}
+    assert told(drift_of(read_project(folder))) == ["RayCluster a same", "RayCluster b same"]
 
 
 def test_kuberay_s_version(folder: Path, fake: FakeKubernetes) -> None:

@@ -18,7 +18,7 @@ from runner.packages.errors import PackageChanged, PackageMissing
 from runner.packages.format import LayerRecord, PackageRecord, layer_id, layer_path, package_id, package_path
 from runner.packages.gc import collect
 from runner.packages.package import build
-from runner.packages.unpack import default_base, ensure
+from runner.packages.unpack import default_base, ensure, mark_used
 from runner.packages.upload import upload
 from runner.store import Store
 from tests.unit.package_trees import write
@@ -288,6 +288,7 @@ def test_using_a_package_keeps_it(tmp_path: Path, store: Store) -> None:
     for use in (
         lambda: ensure(store, package, tmp_path / "node"),
         lambda: upload(build(tmp_path / "root"), store),
+        lambda: mark_used(store, package),
     ):
         aged(store, 40, *everything(store))
         use()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,56 @@ def test_what_cannot_be_rendered(tmp_path: Path) -> None:
     place = project(tmp_path, dev={"infill:operator": {"chart": "./chart"}})
     with pytest.raises(BadSpec, match=r"Pulumi.dev.yaml: infill:operator.chart: './chart' is of this machine"):
         rendered(read_project(place), ARGOCD)
+
+
+BACKFILL = {"database": "s3://b/db", "table": "t", "columns": "x", "cluster": "images", "code": "image"}
+
+
+def backfill(folder: Path, name: str, **fields: Any) -> None:
+    (folder / "backfills").mkdir(exist_ok=True)
+    (folder / "backfills" / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **BACKFILL, **fields}))
+
+
+def test_backfills_are_in_the_tree_and_go_before_their_clusters(example: Path) -> None:
+    before = rendered(read_project(example), ARGOCD)
+    backfill(example, "once", standing=True)
+    backfill(example, "nightly", schedule="0 3 * * *", storage_options={"aws_secret_access_key": "${env:KEY}"})
+    project_of = read_project(example)
+    tree = rendered(project_of, ARGOCD)
+    added = [line.rpartition("/")[2] for line in rendering.changed(before, tree) if line.startswith("added")]
+    assert [re.sub(r"-[0-9a-f]{8}\.", "-HASH.", name) for name in added] == [
+        "configmap-nightly-schedule.yaml", "cronjob-nightly.yaml", "networkpolicy-nightly-run.yaml", "rayjob-once-HASH.yaml",
+        "role-nightly-schedule.yaml", "rolebinding-nightly-schedule.yaml", "serviceaccount-nightly-schedule.yaml",
+    ]  # fmt: skip
+    run = yaml.safe_load(next(text for path, text in tree.items() if "rayjob-once" in path))
+    assert run["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] == "10"
+    assert run["spec"]["clusterSelector"] == {"ray.io/cluster": "images"}
+    assert any("nightly-run-env of namespace ray, of KEY" in line for line in rendering.left_out(project_of))
+    assert rendered(read_project(example), ARGOCD) == tree
+
+
+def test_a_schedule_is_kuberay_s_own_where_the_stack_turns_its_gate_on(example: Path) -> None:
+    backfill(example, "nightly", schedule="0 3 * * *")
+    config = {"infill:namespace": "ray", "infill:operator": {"feature_gates": {"RayCronJob": True}}}
+    (example / "Pulumi.production.yaml").write_text(yaml.safe_dump({"config": config}))
+    tree = rendered(read_project(example), FLUX)
+    assert "production/clusters/ray/raycronjob-nightly.yaml" in tree
+    assert not [path for path in tree if "/cronjob-" in path]
+
+
+def test_a_backfill_whose_code_is_uploaded_is_not_for_a_tree(example: Path) -> None:
+    backfill(example, "once", code="upload", function="features:f")
+    with pytest.raises(BadSpec, match=r"backfill 'once': code: upload: what is uploaded changes with every commit"):
+        rendered(read_project(example), FLUX)
+
+
+def test_a_policy_holds_for_the_clusters_of_runs(example: Path) -> None:
+    cluster(example, "big", labels={"team": "x"}, head_group={"cpus": 99})
+    (example / "Pulumi.production.yaml").write_text("config: {'infill:namespace': ray, 'infill:clusters': [images]}")
+    assert [spec.name for spec in read_project(example).declared] == ["images"]
+    backfill(example, "once", cluster="big")
+    with pytest.raises(PolicyRefused, match=r"cluster 'big': head_group\.cpus: 99 is more than 16"):
+        read_project(example)
 
 
 # The command

@@ -9,7 +9,7 @@ import pytest
 from infra.body import ray_cluster_body
 from infra.errors import BadSpec
 from infra.spec import KubeRayClusterSpec, parse_spec
-from infra.support import MATRIX, Operator, check_supported, operator_of, requirements
+from infra.support import MATRIX, Operator, check_jobs_supported, check_supported, operator_of, requirements, schedule_kind
 
 Body = dict[str, Any]
 
@@ -193,3 +193,17 @@ def test_versions_are_compared_as_numbers(running: str, enough: bool) -> None:
         check_supported(body, Operator(running))
     else:
         assert f"and {running} runs" in refusal(body, Operator(running))
+
+
+def test_what_makes_scheduled_runs_is_known_by_the_gate() -> None:
+    known = [Operator("1.7.0", frozenset(gates)) for gates in ({"RayCronJob"}, {"RayClusterMTLS"}, set())]
+    assert [schedule_kind(operator) for operator in (*known, Operator())] == ["RayCronJob", "CronJob", "CronJob", "CronJob"]
+
+
+@pytest.mark.parametrize(("running", "enough"), [("1.7.0", True), ("1.8.1", True), (None, True), ("1.6.10", False)])
+def test_declared_backfills_need_a_version(running: str | None, enough: bool) -> None:
+    if enough:
+        check_jobs_supported("a", Operator(running))
+    else:
+        with pytest.raises(BadSpec, match=rf"backfill 'a' needs KubeRay 1\.7\.0, and {running} runs"):
+            check_jobs_supported("a", Operator(running))
