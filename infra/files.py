@@ -88,6 +88,8 @@ class _Dumper(_EMITTER):  # type: ignore[misc]
 
 
 def _string(dumper: Any, text: str) -> Any:
+    if "\n" in text:  # line by line, so that a diff of it is one of its lines
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
     style = '"' if text in ("y", "Y", "n", "N") or _is_number(text.replace("_", "")) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

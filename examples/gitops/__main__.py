@@ -1,3 +1,3 @@
 from stacks.program import declare
 
-declare("clusters")
+declare("clusters", "backfills")

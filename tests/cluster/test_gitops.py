@@ -46,7 +46,7 @@ class Repository:
             "RUNNER_TEMP": str(folder),
             "GITHUB_ENV": str(folder / "github-env"),
         }
-        settings = {"infill:namespace": namespace, "infill:wait": True}
+        settings = {"infill:namespace": namespace, "infill:backfills": []}
         (self.folder / "Pulumi.yaml").write_text("{name: gitops-tests, runtime: python}")
         (self.folder / "Pulumi.production.yaml").write_text(yaml.safe_dump({"config": settings}))
         (self.folder / "policy.yaml").write_text(yaml.safe_dump({"namespaces": [namespace], "max_replicas": 20}))
@@ -113,7 +113,8 @@ def test_the_api_server_takes_every_file_of_the_trees(api: Api, namespace: str, 
             answer = api.request("POST", path, json=body, params=STRICT)
             assert (answer.status_code, answer.headers.get("warning")) == (201, None), answer.text
         kinds |= {body["kind"] for body in bodies}
-    assert kinds == {"Namespace", "ServiceAccount", "Role", "RoleBinding", "RayCluster", "NetworkPolicy"}
+    rights = {"ServiceAccount", "Role", "RoleBinding"}
+    assert kinds == {"Namespace", "RayCluster", "NetworkPolicy", "ConfigMap", "CronJob", *rights}
 
 
 def test_from_a_pull_request_to_what_runs(repository: Repository, namespace: str) -> None:

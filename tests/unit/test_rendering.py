@@ -122,13 +122,13 @@ def test_the_tree_that_is_committed_is_what_is_rendered(target: Target, tmp_path
 
 def test_a_change_is_its_own_diff_and_no_other(example: Path) -> None:
     before = rendering.written(example / ARGOCD.path)
-    file = example / "clusters" / "images.yaml"
-    file.write_text(file.read_text().replace("max_replicas: 20", "max_replicas: 12"))
+    file = example / "clusters" / "texts.yaml"
+    file.write_text(file.read_text().replace("max_replicas: 10", "max_replicas: 12"))
     changes = rendering.write(example / ARGOCD.path, rendered(read_project(example), ARGOCD))
-    assert changes == ["changed production/clusters/ray/raycluster-images.yaml"]
+    assert changes == ["changed production/clusters/ray/raycluster-texts.yaml"]
     path = changes[0].split()[1]
     lines = difflib.unified_diff(before[path].splitlines(), rendering.written(example / ARGOCD.path)[path].splitlines(), n=0)
-    assert [line for line in lines if not line.startswith(("---", "+++", "@@"))] == ["-    maxReplicas: 20", "+    maxReplicas: 12"]
+    assert [line for line in lines if not line.startswith(("---", "+++", "@@"))] == ["-    maxReplicas: 10", "+    maxReplicas: 12"]
 
 
 def test_what_is_declared_no_more_goes_and_what_others_wrote_stays(example: Path) -> None:
@@ -175,13 +175,18 @@ def test_clusters_come_after_what_they_need_and_go_before_it_with_argo_cd() -> N
         "Application infill-production": 0,
         "Application kuberay-definitions": -40,
         "Application kuberay-operator": -30,
+        "ConfigMap captions-schedule": 0,
+        "CronJob captions": 10,
         "Namespace ray": -20,
+        "NetworkPolicy captions-run": 0,
         "NetworkPolicy images": 0,
         "RayCluster images": 0,
         "RayCluster texts": 0,
-        "Role infill-runner": -10,
-        "RoleBinding infill-runner": -10,
-        "ServiceAccount infill-runner": -10,
+        **{
+            f"{kind} {name}": -10
+            for kind in ("Role", "RoleBinding", "ServiceAccount")
+            for name in ("captions-schedule", "infill-runner")
+        },
     }
 
 
