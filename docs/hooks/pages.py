@@ -23,6 +23,10 @@ read when it is defined.
 BACKFILL = """\
 A backfill that `pulumi up` declares, a YAML file in `backfills/`; see [Backfills in git](../backfills.md).
 """
+POLICY = """\
+What clusters may be, `policy.yaml` beside the folder of clusters; see [Policies](../policy.md). `infill policy schema` prints this as
+JSON Schema.
+"""
 STACK = """\
 What `Pulumi.<stack>.yaml` may set for the program in `stacks/`, each key as `infill:<key>`; see [Clusters](../clusters.md#stacks).
 """
@@ -51,7 +55,7 @@ def _readme() -> str:
 
 
 def _files() -> dict[str, str]:
-    from infra import backfill_files
+    from infra import backfill_files, policy
     from infra.files import json_schema
     from runner.manifests.manifest import Manifest
     from stacks.settings import Settings
@@ -63,5 +67,6 @@ def _files() -> dict[str, str]:
         "cluster-file": fields(json_schema(), "Cluster file", CLUSTER),
         "manifest-file": fields(schema(Manifest), "Manifest file", MANIFEST),
         "backfill-file": fields(backfill_files.json_schema(), "Backfill file", BACKFILL),
+        "policy-file": fields(policy.json_schema(), "Policy file", POLICY),
         "stack-config": fields(schema(Settings), "Stack config", STACK),
     }

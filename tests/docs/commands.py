@@ -24,13 +24,13 @@ from typer.testing import CliRunner
 from runner.cli import app
 from tests.docs.blocks import ROOT
 
-NEEDS_KUBERNETES = {("clusters", "diff"), ("clusters", "up"), ("clusters", "down"), ("clusters", "status"), ("clusters", "gc")}
+NEEDS_KUBERNETES = {("diff",), *(("clusters", name) for name in ("diff", "up", "down", "status", "gc"))}
 NEEDS_JOB_ON_A_CLUSTER = {("jobs", "attach"), ("jobs", "logs"), ("jobs", "cancel"), ("jobs", "resume")}
 NEEDS_BUILDER = {("manifests", "build")}
 NEEDS_AWS = {("eks-token",)}
 ELSEWHERE = NEEDS_KUBERNETES | NEEDS_JOB_ON_A_CLUSTER | NEEDS_BUILDER | NEEDS_AWS
-MAY_FIND_SOMETHING = {("manifests", "diff"), ("manifests", "check")}
-"""Commands whose exit code 1 says that they found something."""
+MAY_FIND_SOMETHING = {("manifests", "diff"), ("manifests", "check"), ("policy", "check")}
+"""Commands whose exit code says whether they found something; and so has `render --check`."""
 HERE = ("inline", "local")
 OTHERS = {"aws", "cd", "cp", "eksctl", "export", "gcloud", "git", "helm", "kubectl", "mkdir", "pulumi", "source"}
 """Programs that are not ours, and the shell's own words."""
@@ -120,7 +120,8 @@ def run(command: Command, folder: Path) -> None:
     shown = f"{shlex.join(command.words)}\n{done.output}"
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise AssertionError(shown) from done.exception
-    good = (0, 1) if tuple((command.arguments or [])[:2]) in MAY_FIND_SOMETHING else (0,)
+    finds = tuple((command.arguments or [])[:2]) in MAY_FIND_SOMETHING or "--check" in command.words
+    good = (0, 1, 2) if finds else (0,)
     refused = command.output.startswith(("error: ", "runner: "))
     assert (done.exit_code == 2) if refused else (done.exit_code in good), f"exit code {done.exit_code}: {shown}"
     if command.to:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from infra.backfill_spec import BackfillSpec
+from infra.policy import Policy
 from infra.spec import parse_spec
 from runner.manifests.manifest import load_manifest
 from stacks.settings import Settings
@@ -40,7 +41,7 @@ def _kind(document: dict[str, Any], title: str | None) -> str:
         return path.parent.name if path.parent.name in _READERS else path.name
     if set(document) & {"head_group", "worker_groups", "address", "network_policy", "gcs_fault_tolerance"}:
         return "clusters"
-    for kind, keys in {"backfills": {"database"}, "config": {"config"}}.items():
+    for kind, keys in {"backfills": {"database"}, "config": {"config"}, "policy.yaml": {"registries"}}.items():
         if keys & set(document):
             return kind
     return "manifests"
@@ -62,9 +63,14 @@ def _stack(document: dict[str, Any], file: Path) -> None:
     Settings.parse({name.removeprefix("infill:"): value for name, value in document["config"].items()})
 
 
+def _policy(document: dict[str, Any], file: Path) -> None:
+    Policy.parse(document)
+
+
 _READERS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "backfills": _backfill,
     "clusters": _cluster,
     "manifests": _manifest,
     "config": _stack,
+    "policy.yaml": _policy,
 }

@@ -27,6 +27,7 @@ from runner.context import Context
 from runner.context_choice import Wishes
 from runner.local_context import LocalContext
 from runner.store import Store
+from stacks.new import write_project
 from tests.docs import commands, features
 from tests.docs.blocks import Block, blocks_of, commands_in_text
 from tests.docs.files import check_yaml
@@ -43,6 +44,8 @@ users: [{name: u, user: {token: t}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 """
+_PULUMI = re.compile(r"^import pulumi|\b(RayCluster|GitOps)\(", flags=re.M)
+_INIT = re.compile(r"^\$ (infill|python -m runner) clusters init", flags=re.M)
 _context_of = context_choice.context_of
 
 
@@ -96,7 +99,7 @@ class Page:
         name = f"<{self.path.name}:{block.line}>"
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # for inspect.getsource
         code = compile(text, name, "exec", dont_inherit=True)
-        if "import pulumi" in text or "RayCluster(" in text:
+        if _PULUMI.search(text):
             with mock.patch("infra.raycluster.RayCluster._inspect", return_value=None):
                 run_program(lambda: exec(code, self.names), preview=True).ok()
         else:
@@ -139,6 +142,8 @@ class Page:
 @contextmanager
 def _prepared(page: Page) -> Iterator[None]:
     """The folder, its database, and what its blocks find imported."""
+    if not _INIT.search(page.text):
+        _write_project(page.folder)
     _write_files(page.folder)
     for database in (page.bucket, page.database):
         db = runner.connect(database)
@@ -182,6 +187,13 @@ def _write_files(folder: Path) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+
+def _write_project(folder: Path) -> None:
+    """What `clusters init` writes, with the one stack that needs nothing of a cloud or of GitHub."""
+    write_project(folder)
+    for stack in ("gpu", "eks"):
+        (folder / f"Pulumi.{stack}.yaml").unlink()
 
 
 def _define(db: Connection) -> None:

@@ -9,6 +9,8 @@ import yaml
 
 from infra.backfill_spec import BackfillSpec
 from infra.parts import UpgradeStrategy
+from infra.policy import Policy
+from infra.policy_rules import Violation
 from infra.spec import KubeRayClusterSpec, parse_spec
 from infra.support import MATRIX
 from runner.backfill import coroutines, isolated, retries, timeouts
@@ -17,7 +19,9 @@ from stacks.settings import Settings
 from tests.docs.blocks import ROOT, blocks_of
 
 README = (ROOT / "README.md").read_text()
-CLUSTERS, BACKFILLS, FUNCTIONS = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("clusters", "backfills", "functions"))
+CLUSTERS, BACKFILLS, FUNCTIONS, POLICY = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("clusters", "backfills", "functions", "policy")
+)
 
 
 def table(text: str, header: str) -> list[list[str]]:
@@ -72,6 +76,17 @@ def test_every_field_of_a_declared_backfill_and_its_default() -> None:
     assert said["schedule`, `time_zone"] == f"none, {fields['time_zone'].default}"
     for name in ("concurrency_policy", "on_exit", "code"):
         assert said[name] == fields[name].default
+
+
+def test_every_rule_of_a_policy() -> None:
+    (file,) = [yaml.safe_load(block.text) for block in blocks_of(POLICY) if block.language == "yaml"]
+    assert set(file) == names(POLICY, "rule") == set(Policy.model_fields)
+
+
+def test_the_refusal_of_a_policy() -> None:
+    (said,) = [block.text.strip() for block in blocks_of(POLICY) if block.language == "text"]
+    refused = Violation("max_replicas", "worker_groups.gpu.max_replicas", 100, "is more than 50")
+    assert said == f"cluster 'images': {refused}"
 
 
 @pytest.mark.parametrize(
