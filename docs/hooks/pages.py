@@ -24,8 +24,8 @@ BACKFILL = """\
 A backfill that `pulumi up` declares, a YAML file in `backfills/`; see [Backfills in git](../backfills.md).
 """
 POLICY = """\
-What clusters may be, `policy.yaml` beside the folder of clusters; see [Policies](../policy.md). `infill policy schema` prints this as
-JSON Schema.
+What clusters may be, `policy.yaml` beside the folder of clusters; see [Policies](../policy.md). `infill policy schema` prints
+this as JSON Schema.
 """
 STACK = """\
 What `Pulumi.<stack>.yaml` may set for the program in `stacks/`, each key as `infill:<key>`; see [Clusters](../clusters.md#stacks).

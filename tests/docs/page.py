@@ -12,7 +12,7 @@ import linecache
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ from tests.unit.pulumi_mocks import run_program
 
 BUCKET = "s3://bucket/db"
 BLOCK, COMMAND = "Python and YAML blocks", "command lines"
-RUN, PARSED, EXCUSED = "run", "parsed", "excused"
+RUN, PARSED, OTHER, EXCUSED = "run", "parsed", "of other programs", "excused"
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -62,8 +62,9 @@ class Page:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Check one block after the other, and say of each, and of each command, what was done with it."""
-        with _prepared(self):
-            for block in blocks_of(self.text):
+        blocks = blocks_of(self.text)
+        with _prepared(self) if blocks else nullcontext():
+            for block in blocks:
                 try:
                     yield from self._check(block)
                 except Exception as exc:
@@ -118,7 +119,7 @@ class Page:
                 continue
             if command.arguments is None:
                 commands.check_other(command.words)
-                yield EXCUSED
+                yield OTHER
                 continue
             commands.parse(command.arguments)
             if not command.is_elsewhere:
