@@ -18,8 +18,9 @@ from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, Loc
 class Cluster:
     """Where to begin: one method for each kind of cluster.
 
-    >>> Cluster.create_local("laptop").build().kind
-    'local'
+    Examples:
+        >>> Cluster.create_local("laptop").build().kind
+        'local'
     """
 
     @staticmethod

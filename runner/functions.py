@@ -177,7 +177,7 @@ def udf(
         BadInput: an option's value is not usable, or the types do not follow from the annotations.
         TypeError: an option does not exist.
 
-    Example:
+    Examples:
         >>> @udf
         ... def filename_len(filename: str) -> int:
         ...     return len(filename)
