@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from runner.backfill.column_file import RowMap
 from runner.backfill.input_hash import KEY_BYTES, KEY_TYPE, Keys, find, keys_of
-from runner.backfill.offsets import Offsets, intersection
+from runner.backfill.offsets import Offsets, intersection, union
 from runner.backfill.reader import FragmentRows
 from runner.store import Store
 
@@ -153,7 +153,7 @@ def settled_keys(
     rows: FragmentRows, inputs: Sequence[str], version: str, nulls: Offsets, made: Offsets, skipped: Offsets
 ) -> pa.Table | None:
     """What is to be kept of a fragment's rows that were just computed and are NULL; None where there are none."""
-    done = intersection(nulls, np.union1d(made, skipped).astype(np.uint32))
+    done = intersection(nulls, union(made, skipped))
     if not len(done):
         return None
     keys = [key.ljust(KEY_BYTES, b"\0") for key in keys_of(rows, inputs, done).tolist()]
