@@ -78,7 +78,7 @@ def show(folder: str) -> None:
     python = "python" if sys.prefix == sys.base_prefix else str(Path(sys.executable).relative_to(Path.cwd()))
     print(f"""
 Next:
-  {python} -m runner errors {folder} {TABLE} names       # the {len(table.errors("names"))} files that do not parse, and why
+  {python} -m runner errors {folder} {TABLE} names       # files that do not parse, and why; {len(table.errors("names"))} of them
   {python} -m runner jobs list {folder}
   {python} -m runner plan {folder} {TABLE} names --force
   make backfill                                          # again: nothing to do""")

@@ -24,6 +24,7 @@ _HOPELESS = {
 # What cluster-autoscaler and Karpenter say of a pod that they make a node for, and that they cannot help.
 _NODE_COMES = {"TriggeredScaleUp", "Nominated"}
 _NO_NODE_COMES = {"NotTriggerScaleUp"}
+_IMAGE = re.compile(r'image "([^"]+)"')  # in the kubelet's events Pulling and Pulled
 # KubeRay's events on a RayCluster whose spec it does not take, and on the parts that it makes for one. It tries those again, and
 # one that "already exists" is its own of a moment ago; only the API server's refusal lasts.
 _REFUSED = re.compile(r"Invalid|AutoscalerServiceAccountNotFound")
@@ -123,12 +124,35 @@ def _counted(expected: Expected, snapshot: Snapshot) -> Verdict:
         current = [pod for pod in pods if expected.keep_old or _template(pod) == template]
         ready, needed = sum(map(_is_ready, current)), expected.pods.get(group, 0)
         if ready < needed:
-            waits.append(f"{'head' if group == labels.HEAD_GROUP else group} {ready}/{needed}")
+            name = "head" if group == labels.HEAD_GROUP else group
+            waits.append(f"{name} {ready}/{needed}{_doing([pod for pod in current if not _is_ready(pod)], snapshot)}")
     # Those that end already are no part of the cluster any more; a worker whose head is gone takes all of its 30 s for it.
     old = [] if expected.keep_old else [pod for pod in snapshot.pods if is_outdated(pod, expected) and not _ends(pod)]
     if old:
         waits.append(f"{len(old)} old pods to end")
     return Verdict(ready=not waits, progress=", ".join(waits))
+
+
+def _doing(pods: list[dict[str, Any]], snapshot: Snapshot) -> str:
+    """What pods that are not ready are at, in brackets, as far as Kubernetes says."""
+    found = [words for pod in pods for words in _step(pod, _events_of(pod, snapshot))]
+    return f" ({', '.join(dict.fromkeys(found))})" if found else ""
+
+
+def _step(pod: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Iterator[str]:
+    if _unscheduled(pod):
+        yield "a node comes for it" if {event.get("reason") for event in events} & _NODE_COMES else "no node has room for it yet"
+        return
+    pulls, pulled = (
+        {image for event in events if event.get("reason") == reason for image in _IMAGE.findall(event.get("message", ""))}
+        for reason in ("Pulling", "Pulled")
+    )
+    for image in sorted(pulls - pulled):
+        yield f"pulling {image}"
+
+
+def _events_of(pod: Mapping[str, Any], snapshot: Snapshot) -> list[Mapping[str, Any]]:
+    return [event for event in snapshot.events if event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]]
 
 
 def has_not_begun(pod: Mapping[str, Any]) -> bool:
@@ -185,9 +209,8 @@ def _hopeless(pod: Mapping[str, Any]) -> str | None:
 
 def _not_mounted(pod: Mapping[str, Any], expected: Expected, snapshot: Snapshot) -> str | None:
     """A volume of something that is not there: Kubernetes goes on trying, and says so in events only."""
-    for event in snapshot.events:
-        about = event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]
-        if about and event.get("reason") == "FailedMount" and "not found" in event.get("message", ""):
+    for event in _events_of(pod, snapshot):
+        if event.get("reason") == "FailedMount" and "not found" in event.get("message", ""):
             made = _parse(pod["metadata"].get("creationTimestamp")) or snapshot.now
             if not _is_ready(pod) and (snapshot.now - made).total_seconds() >= expected.unschedulable_seconds:
                 return f"pod {_name(pod)}: FailedMount: {event['message']}"
@@ -195,13 +218,10 @@ def _not_mounted(pod: Mapping[str, Any], expected: Expected, snapshot: Snapshot)
 
 
 def _unschedulable(pod: Mapping[str, Any], expected: Expected, snapshot: Snapshot) -> str | None:
-    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
-    condition = next((item for item in conditions if item.get("type") == "PodScheduled"), {})
-    if condition.get("reason") != "Unschedulable" or condition.get("status") != "False":
+    condition = _unscheduled(pod)
+    if condition is None:
         return None
-    said = {
-        event.get("reason") for event in snapshot.events if event.get("involvedObject", {}).get("uid") == pod["metadata"]["uid"]
-    }
+    said = {event.get("reason") for event in _events_of(pod, snapshot)}
     if said & _NODE_COMES:
         return None
     since = _parse(condition.get("lastTransitionTime")) or snapshot.now
@@ -209,6 +229,13 @@ def _unschedulable(pod: Mapping[str, Any], expected: Expected, snapshot: Snapsho
     if waited < expected.unschedulable_seconds and not said & _NO_NODE_COMES:
         return None
     return f"pod {_name(pod)}: Unschedulable for {waited:.0f} s: {condition.get('message', '')}"
+
+
+def _unscheduled(pod: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The condition of a pod that fits on no node; None of another one."""
+    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
+    condition = next((item for item in conditions if item.get("type") == "PodScheduled"), {})
+    return condition if (condition.get("reason"), condition.get("status")) == ("Unschedulable", "False") else None
 
 
 def _crashed(pod: Mapping[str, Any], seen: Seen) -> str | None:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 LIVE_SECONDS = 0.2
 LOG_SECONDS = 5.0
+_BEGINNINGS = {
+    "submit": "its driver starts",
+    "queue": "waits for another job of the column",
+    "plan": "planning",
+    "start": "starting workers",
+}
 
 
 def say(text: str) -> None:
@@ -38,7 +44,7 @@ def following(title: str, progress: Callable[[], Meter]) -> Iterator[None]:
 def describe(meter: Meter) -> str:
     """Phase, rows, rate, time left and errors in one line."""
     if meter.compute_started is None:
-        return {"plan": "planning", "start": "starting workers"}.get(meter.phase, meter.phase)
+        return _BEGINNINGS.get(meter.phase, meter.phase)
     if meter.phase in ("commit", "done"):
         return "publishing"
     if not meter.workers:

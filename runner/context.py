@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,11 +22,23 @@ _open: list[Context] = []
 
 
 def current_context() -> Context | None:
-    """The context entered here; in a new thread or notebook cell, which know none of their own, the last one that is open."""
+    """The context entered here; in a new thread or notebook cell, which know none of their own, the innermost one that is open.
+
+    Raises:
+        BadInput: several are open beside each other, and none of them was entered here.
+    """
     own = _current.get()
     if own is not None and own.is_open:
         return own
-    return _open[-1] if _open else None
+    if not _open:
+        return None
+    innermost = _open[-1]
+    if not all(known in innermost.around() for known in _open):
+        raise BadInput(
+            "several contexts are open beside each other, and this thread is in none of them; enter one here, or start what it "
+            "does by contextvars.copy_context().run(...) where one was entered"
+        )
+    return innermost
 
 
 class Context(ABC):
@@ -39,6 +53,9 @@ class Context(ABC):
         self.is_open = False
         self._jobs: list[Handle] = []
         self._token: contextvars.Token[Context | None] | None = None
+        self._outer: Context | None = None
+        self._thread = 0
+        self._stopped = threading.Event()
 
     @abstractmethod
     def open(self) -> Self:
@@ -52,9 +69,20 @@ class Context(ABC):
             failure: what the block raised.
         """
 
+    def stop_waiting(self) -> None:
+        """Have `close`, which runs in another thread, wait no longer for jobs that go on without this process."""
+        self._stopped.set()
+
     @abstractmethod
     def job(self, table: Table, request: Request) -> Handle:
         """A backfill that runs here; not started yet."""
+
+    def around(self) -> Iterator[Context]:
+        """This context, the one that it was entered in, and so on."""
+        context: Context | None = self
+        while context is not None:
+            yield context
+            context = context._outer
 
     def track(self, job: Handle) -> None:
         """Wait for this job before the context closes."""
@@ -94,13 +122,22 @@ class Context(ABC):
         import asyncio
 
         self._step_back()
-        await asyncio.to_thread(self.close, exc)
+        closing = asyncio.ensure_future(asyncio.to_thread(self.close, exc))
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            self.stop_waiting()
+            await closing
+            raise
 
     def _check_closed(self) -> None:
         if self.is_open:
             raise BadInput("this context is open already; make another for a block inside it")
 
     def _become_current(self) -> None:
+        own, self._thread = _current.get(), threading.get_ident()
+        before = next((known for known in reversed(_open) if known._thread == self._thread), None)
+        self._outer = own if own is not None and own.is_open else before  # of another notebook cell
         self._token = _current.set(self)
         _open.append(self)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,7 @@ def _place(
     store: Store, spec: ClusterSpec, ray_cluster: str | None, manifest: Manifest | None, wanted: Environment, wishes: Wishes
 ) -> tuple[Place, Environment]:
     """Where drivers run, and what is left of the environment for Ray to make."""
+    from infra.secrets_in_specs import variables
     from infra.spec import ExternalClusterSpec, KubeRayClusterSpec
     from runner.remote.places import RayClient, Standing
 
@@ -160,7 +162,8 @@ def _place(
         return _on_demand(store, spec, manifest, wanted, wishes)
     _say_unused(manifest)
     if isinstance(spec, ExternalClusterSpec) and spec.address.startswith("ray://"):
-        return RayClient(spec.name, spec.address, secret_options(store)), wanted
+        known = {name: os.environ[name] for name in variables(wanted.secrets) if name in os.environ}
+        return RayClient(spec.name, spec.address, secret_options(store), known), wanted
     _say_secrets_stay(store, spec)
     return Standing(spec.name, spec, ray_cluster), wanted
 
@@ -173,18 +176,17 @@ def _on_demand(
     from runner.remote.places import OnDemand
 
     keep = wishes.exit_mode is ExitMode.RETAIN
-    time_to_live = wishes.time_to_live or (None if keep else TIME_TO_LIVE)
+    default = None if keep else TIME_TO_LIVE
+    time_to_live = default if wishes.time_to_live is None else wishes.time_to_live
     place = OnDemand(
         store,
-        on_cluster(manifest, spec) if manifest else spec,
+        on_cluster(spec, wanted, manifest),
         reuse=wishes.reuse,
         time_to_live=time_to_live,
         keep=keep,
         secrets=secret_options(store),
     )
-    # What of the manifest is secret is in the pods, by a Kubernetes Secret.
-    in_pods = manifest.env_vars if manifest else {}
-    return place, replace(wanted, secrets={name: text for name, text in wanted.secrets.items() if name not in in_pods})
+    return place, replace(wanted, secrets={})  # they are in the pods, by a Kubernetes Secret
 
 
 def _say_secrets_stay(store: Store, spec: ClusterSpec) -> None:

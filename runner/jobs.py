@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.driver import Driver, Meter
-from runner.backfill.plan import BackfillPlan
+from runner.backfill.plan import FIGURES, BackfillPlan
 from runner.backfill.pool import Shape
 from runner.backfill.work import Pass
 from runner.errors import BackfillFailed, CommitConflict, JobCancelled, RowError, RunnerError
@@ -22,6 +22,7 @@ from runner.indexes import cover, uncovered
 from runner.layer import JobParts, Layer, Outcome, dead_formers
 from runner.layering import changed_before, resolve_layers
 from runner.lease import column_leases
+from runner.phases import Phases
 from runner.read_tags import ReadTags
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.result import BackfillResult
@@ -153,7 +154,7 @@ class _Run:
         self._record = record
         self._records = JobRecords(self._store)
         self._errors: tuple[RowError, ...] = ()
-        self._seconds: dict[str, float] = {}
+        self._phases = Phases(meter)
         self._executor = "none"
         self._outcome = Outcome()
         self._index_notes: list[str] = []
@@ -170,7 +171,7 @@ class _Run:
 
     def _run(self, recorded: ExitStack) -> BackfillResult:
         began = time.monotonic()
-        with self._timed("plan"):
+        with self._phases.timed("plan"):
             dataset = self._table.to_lance()
             layers, self._request, feeds = resolve_layers(self._request, dataset, self._table.name, self._table.connection)
         self._outlast_the_storage()
@@ -195,10 +196,10 @@ class _Run:
     ) -> None:
         """One layer after the other, each from what the one before published."""
         job = JobParts(
-            self._job_id, self._table, self._request, self._meter, tags, self._check_cancelled, self._compute, self._timed,
+            self._job_id, self._table, self._request, self._meter, tags, self._check_cancelled, self._compute, self._phases.timed,
             lambda plan, settings: self._describe(plan, settings, recorded),
         )  # fmt: skip
-        with self._timed("plan"):
+        with self._phases.timed("plan"):
             dead = tags.dead()
             formers = dead_formers(self._table, self._request, layers, dead)
             changed = changed_before(self._table, self._request, dataset, layers[1:])
@@ -214,7 +215,7 @@ class _Run:
         """What indexes on the columns leave out, after they were optimized where that is asked for."""
         left_out = uncovered(self._table.to_lance(), self._request.columns) if self._outcome.published else {}
         if left_out and self._request.optimize_indices:
-            with self._timed("index"):
+            with self._phases.timed("index"):
                 self._outcome.versions.append(cover(self._table, list(left_out)))
             left_out = uncovered(self._table.to_lance(), self._request.columns)
         return list(left_out.values())
@@ -241,10 +242,10 @@ class _Run:
         if not plan.works:
             return list(plan.staged)
         with self._executing_context() as context:
-            with self._timed("start"):
+            with self._phases.timed("start"):
                 self._executor = context.kind
                 executor = context.executor(settings, _shape(settings), self._request.concurrency)
-            with self._timed("compute"):
+            with self._phases.timed("compute"):
                 return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished).run()
 
     @contextmanager
@@ -255,7 +256,7 @@ class _Run:
         if self._context is not None:
             yield self._context
             return
-        with self._timed("start"):
+        with self._phases.timed("start"):
             own = LocalContext("local", announce=True).open()
         try:
             yield own
@@ -276,6 +277,7 @@ class _Run:
         if not self._outcome.replans or self._record.read_version == plan.read_version:
             self._record.versions += plan.versions
             self._record.functions += [spec.path or spec.name for spec in specs]
+        self._record.plan = {name: sum(getattr(first, name) for first in self._outcome.plans) for name in FIGURES}
         self._record.rows_total = self._meter.rows_total
 
     def _new_record(self, plan: BackfillPlan) -> JobRecord:
@@ -291,6 +293,7 @@ class _Run:
             host=socket.gethostname(),
             started_at=now(),
             read_version=plan.read_version,
+            udf=self._request.brought(),
         )
 
     @contextmanager
@@ -330,6 +333,7 @@ class _Run:
     def _save(self, record: JobRecord) -> None:
         """The record with how far the job is."""
         record.updated_at, record.phase, record.workers = now(), self._meter.phase, self._meter.workers
+        record.seconds = {phase: round(seconds, 3) for phase, seconds in self._phases.seconds().items()}
         for name in ("rows_done", "rows_total", "rows_failed", "rows_resumed"):
             setattr(record, name, getattr(self._meter, name))
         if not record.is_ended:
@@ -337,7 +341,6 @@ class _Run:
         self._records.save(record)
 
     def _result(self, began: float) -> BackfillResult:
-        self._seconds["total"] = time.monotonic() - began
         outcome, plans = self._outcome, self._outcome.plans
         return BackfillResult(
             job_id=self._job_id,
@@ -358,20 +361,11 @@ class _Run:
             unindexed=self._index_notes,
             bytes_read=self._meter.bytes_read,
             bytes_written=sum(column.size for fragment in outcome.published for column in fragment.columns),
-            seconds=dict(self._seconds),
+            seconds={**self._phases.seconds(), "total": time.monotonic() - began},
             version_before=plans[0].read_version,
             version_after=max(outcome.versions, default=plans[0].read_version),
             errors=self._errors[:MAX_RESULT_ERRORS],
         )
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        self._meter.phase = phase
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - began
 
 
 def _shape(settings: Pass) -> Shape:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.backfill.offsets import Offsets
-from runner.backfill.plan import BackfillPlan, Part, Upstream
+from runner.backfill.plan import FIGURES, BackfillPlan, Part, Upstream
 from runner.backfill.planner import Planner
 from runner.backfill.reader import FragmentRows
 from runner.errors import BadInput
@@ -106,7 +106,6 @@ def _note(
 
 
 def _joined(plans: Sequence[BackfillPlan], request: Request) -> BackfillPlan:
-    sums = ("total_rows", "rows", "resumed_rows", "left_rows", "valid_rows", "stale_rows", "changed_rows", "unknown_rows")
     works = tuple(work for plan in plans for work in plan.selected)
     return replace(
         plans[0],
@@ -117,5 +116,5 @@ def _joined(plans: Sequence[BackfillPlan], request: Request) -> BackfillPlan:
         staged=tuple(fragment for plan in plans for fragment in plan.staged),
         selected=works,
         outdated={name: fragments for plan in plans for name, fragments in plan.outdated.items()},
-        **{name: sum(getattr(plan, name) for plan in plans) for name in sums},
+        **{name: sum(getattr(plan, name) for plan in plans) for name in FIGURES},
     )

@@ -32,6 +32,9 @@ class JobRecord:
             ``CANCELLED``.
         versions: function version of each column.
         options: what `Table.backfill` was given, apart from its defaults.
+        udf: spec of each column's function, as JSON, where ``udf=`` was given; empty where the columns' own ran.
+        plan: figures of the first `BackfillPlan`.
+        seconds: that each phase has taken so far.
         result: figures of `BackfillResult`, once ended.
         error: message of the failure, and `error_type` its class.
         cluster: where it runs, and `manifest` what workers run in; by name.
@@ -66,6 +69,9 @@ class JobRecord:
     rows_resumed: int = 0
     updated_at: str | None = None
     submission_id: str | None = None
+    udf: dict[str, str] = field(default_factory=dict)
+    plan: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_ended(self) -> bool:

@@ -37,6 +37,8 @@ _CLIENT_OPTIONS = {
     "timeout",
     "user_agent",
 }
+_HEADER = "headers."
+"""Lance sends ``headers.NAME`` with each request; obstore has them in a mapping of its client's."""
 # Lance's own, which obstore does not know.
 _LANCE_ONLY = {
     "client_max_retries",
@@ -58,7 +60,7 @@ _BOOLEAN = {
 
 
 LIST_ATTEMPTS = 5
-_SECRET_OPTION = re.compile(r"key|secret|token|password|credential|sas|service_account", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"key|secret|token|password|credential|sas|service_account|^headers\.", re.IGNORECASE)
 # Of Lance and of obstore alike; either doubles its pause up to 15 s.
 _PATIENCE = {"client_max_retries": "100", "client_retry_timeout": "180"}
 
@@ -270,7 +272,9 @@ def split_options(options: Mapping[str, str]) -> tuple[dict[str, Any], dict[str,
         name = key.lower()
         if name in _LANCE_ONLY or name.startswith("lance_"):
             continue
-        if name in _CLIENT_OPTIONS:
+        if name.startswith(_HEADER):
+            client.setdefault("default_headers", {})[name.removeprefix(_HEADER)] = value
+        elif name in _CLIENT_OPTIONS:
             client[name] = str(value).lower() in ("1", "true", "yes") if name in _BOOLEAN else value
         else:
             config[name] = value

@@ -21,6 +21,7 @@ from runner.targets import Request, check_inputs, computed_columns, inputs_of
 
 if TYPE_CHECKING:
     from runner.connection import Connection
+    from runner.records import JobRecord
 
 Transform = str | UDF | Callable[..., Any] | tuple[UDF | Callable[..., Any], Sequence[str]]
 
@@ -165,6 +166,21 @@ class Table:
             num_fragments=num_fragments, commit_every=commit_every, optimize_indices=optimize_indices,
             concurrency=concurrency, batch_size=batch_size, on_error=on_error, timeout=timeout,
         )  # fmt: skip
+        return self._run(request, progress)
+
+    def resume(self, record: JobRecord, *, progress: bool = True) -> BackfillResult:
+        """Run a backfill again as it was asked for, in the context that this is called in; what it finished is taken over.
+
+        Args:
+            record: of an earlier job of this table; `Connection.job` gives it.
+            progress: show progress on stderr.
+
+        Raises:
+            as `backfill`.
+        """
+        return self._run(Request.of_record(record), progress)
+
+    def _run(self, request: Request, progress: bool) -> BackfillResult:
         job = self._job(request, current_context())
         if not progress:
             return job.run_here()

@@ -18,6 +18,7 @@ from runner.functions import UDF, as_udf
 from runner.shipping import METADATA_KEY, VERSIONS_KEY, FunctionSpec
 
 if TYPE_CHECKING:
+    from runner.records import JobRecord
     from runner.store import Store
 
 _T = TypeVar("_T")
@@ -91,6 +92,20 @@ class Request:
         if self.force:
             return "force"
         return "refresh" if self.stale or self.where is not None else "missing"
+
+    def brought(self) -> dict[str, str]:
+        """The specs, as JSON, of the functions that it brings; for the job record."""
+        return {name: spec.to_json() for name, spec in (self.specs or {}).items()} if self.has_function else {}
+
+    @classmethod
+    def of_record(cls, record: JobRecord) -> Request:
+        """What a job was asked for; a function that it brought and that can be imported as its code is now.
+
+        Raises:
+            FunctionNotLoadable: that function cannot be imported here.
+        """
+        specs = {name: _current_spec(FunctionSpec.from_json(text)) for name, text in record.udf.items()}
+        return cls(tuple(record.columns), specs=specs or None, adopts=bool(specs), **record.options)
 
     def options(self) -> dict[str, Any]:
         """What differs from the defaults, for the job record."""

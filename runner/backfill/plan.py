@@ -11,6 +11,9 @@ from runner.backfill.column_file import path_of
 from runner.backfill.offsets import NONE, Offsets, union
 from runner.backfill.work import FragmentWork, TargetColumn
 
+FIGURES = ("total_rows", "rows", "resumed_rows", "left_rows", "valid_rows", "stale_rows", "changed_rows", "unknown_rows")
+"""Of a `BackfillPlan`: those of several layers add up."""
+
 
 @dataclass(frozen=True)
 class BackfillPlan:

@@ -77,14 +77,14 @@ class RayDriver:
         os.environ[PINS] = " ".join(requirements)
         install_missing()
 
-    def drive(self, database: str, storage_options: dict[str, str], job_id: str) -> int:
+    def drive(self, database: str, storage_options: dict[str, str], job_id: str, variables: dict[str, str]) -> int:
         """See `runner.remote.remote_driver.drive`. The actor ends with it; what came of it is on record."""
         import ray
 
         from runner.remote.remote_driver import drive
 
         try:
-            return drive(database, storage_options, job_id)
+            return drive(database, storage_options, job_id, variables)
         finally:
             ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 

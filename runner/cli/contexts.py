@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,16 @@ OnExit = Annotated[
     str, typer.Option(metavar="MODE", help="What becomes of a provisioned cluster: delete, retain_on_failure or retain.")
 ]
 WaitTimeout = Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest wait for jobs on a cluster.")]
+Reuse = Annotated[
+    Literal["match", "always", "never"], typer.Option(help="Where a cluster of that name runs: join the same spec, any, or none.")
+]
+TimeToLive = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Kubernetes deletes a provisioned cluster then, unless a client or a job renews it. Default: 1800; with retain none.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Place:
     stack: str | None
     on_exit: str
     wait_timeout: float | None
+    reuse: Literal["match", "always", "never"]
+    time_to_live: float | None
 
     @property
     def is_default(self) -> bool:
@@ -49,5 +61,7 @@ class Place:
             self.manifest,
             on_exit=self.on_exit,  # type: ignore[arg-type]
             wait_timeout=self.wait_timeout,
+            reuse=self.reuse,
+            time_to_live=self.time_to_live,
             stack=self.stack,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
+from runner.cli.contexts import OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
 
 if TYPE_CHECKING:
     from runner.connection import Connection
@@ -69,6 +69,8 @@ def attach(database: Database, job_id: JobId, as_json: AsJson = False, storage_o
         connection = open_database(database, storage_option)
         record = connection.job(job_id)
         job = _handle(connection, record)
+        if not job.done():
+            console.say(f"job {record.job_id}: {console.describe(job.progress())}")
         try:
             with console.following(", ".join(record.columns), job.progress):
                 result = job.result()
@@ -114,11 +116,13 @@ def cancel(database: Database, job_id: JobId, storage_option: StorageOptions = N
 def resume(
     database: Database,
     job_id: JobId,
-    cluster: Cluster = "local",
-    manifest: Manifest = None,
+    cluster: Annotated[str | None, typer.Option(metavar="CLUSTER", help="As of `backfill`. Default: where it ran.")] = None,
+    manifest: Annotated[str | None, typer.Option(metavar="NAME", help="As of `backfill`. Default: what it ran in.")] = None,
     stack: Stack = None,
     on_exit: OnExit = "delete",
     wait_timeout: WaitTimeout = None,
+    reuse: Reuse = "match",
+    time_to_live: TimeToLive = None,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
@@ -132,10 +136,24 @@ def resume(
         record = connection.job(job_id)
         if record.state in ("RUNNING", "QUEUED", "SUBMITTED"):
             raise BadInput(f"job {record.job_id} runs; `jobs attach` follows it, `jobs cancel` stops it")
-        place = Place(cluster, manifest or record.manifest, stack, on_exit, wait_timeout)
+        where = cluster or ("local" if stack else _where_it_ran(connection, record))
+        place = Place(where, manifest or record.manifest, stack, on_exit, wait_timeout, reuse, time_to_live)
         with nullcontext() if place.is_default else place.open(connection):
-            result = connection.open_table(record.table).backfill(record.columns, **record.options)
+            result = connection.open_table(record.table).resume(record)
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+def _where_it_ran(connection: Connection, record: JobRecord) -> str:
+    from runner.errors import BadInput
+
+    if record.cluster is None:
+        return record.executor
+    if record.cluster not in [spec.name for spec in connection.list_clusters()]:
+        raise BadInput(
+            f"job {record.job_id} ran on cluster {record.cluster!r}, and the database knows none of that name; say where it is to "
+            "run: --cluster or --stack"
+        )
+    return record.cluster
 
 
 def _handle(connection: Connection, record: JobRecord) -> RemoteJob:

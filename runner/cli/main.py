@@ -10,7 +10,7 @@ import typer
 
 from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
-from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Stack, WaitTimeout
+from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
 from runner.cli.eks import eks_token
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
@@ -78,6 +78,8 @@ def backfill(
     stack: Stack = None,
     on_exit: OnExit = "delete",
     wait_timeout: WaitTimeout = None,
+    reuse: Reuse = "match",
+    time_to_live: TimeToLive = None,
     detach: Annotated[bool, typer.Option("--detach", help="On a cluster: return once the job is submitted.")] = False,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Most workers to use.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows in a call of a batch function.")] = None,
@@ -112,7 +114,7 @@ def backfill(
             opened.add_columns(_transforms(function, missing, inputs))
             function = None if missing == columns else function
         options["udf"] = function
-        place = Place(cluster, manifest, stack, on_exit, wait_timeout)
+        place = Place(cluster, manifest, stack, on_exit, wait_timeout, reuse, time_to_live)
         if detach:
             _submit(opened, place, options)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,14 @@ def delete_manifest(database: Database, name: Name, storage_option: StorageOptio
     with exit_codes():
         deleted = open_database(database, storage_option).delete_manifest(name)
         typer.echo(f"deleted {name} (revision {deleted.revision})")
+
+
+@manifests_app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of a manifest's file, for editors and CI."""
+    from runner.manifests.manifest import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
 manifests_app.command("build")(build_manifest)

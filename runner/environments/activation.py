@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from infra.secrets_in_specs import resolved
+from infra.secrets_in_specs import resolved, variables
+from runner.errors import EnvironmentFailed
 from runner.manifests.modules import importable_from, is_package, linked
 from runner.packages.unpack import ensure
 from runner.store import Store
@@ -23,11 +24,11 @@ def activate(setup: Mapping[str, Any]) -> None:
             paths in it for the front and for further back, working directory in it), ``site`` (packages).
 
     Raises:
-        BadSpec: the node does not have a variable that one refers to.
+        EnvironmentFailed: the node does not have a variable that one refers to.
         StorageError, PackageMissing, PackageChanged: see `runner.packages.unpack.ensure`.
     """
     os.environ.update(setup.get("env", {}))
-    os.environ.update(resolved(setup.get("references", {})))
+    os.environ.update(_of_node(setup.get("references", {})))
     store = Store(*setup["store"]) if "store" in setup else None
     first, paths = _workspace(store, setup["workspace"]) if store and "workspace" in setup else ([], [])
     paths += [str(importable_from(module)) for module in setup.get("local_modules", ())]
@@ -36,6 +37,16 @@ def activate(setup: Mapping[str, Any]) -> None:
     sys.path[place:place] = paths  # before what the image has installed
     sys.path[:0] = first
     sys.path.extend(path for path in setup.get("paths", ()) if path not in sys.path)
+
+
+def _of_node(references: Mapping[str, str]) -> dict[str, str]:
+    missing = sorted(set(variables(references)) - os.environ.keys())
+    if missing:
+        raise EnvironmentFailed(
+            f"{', '.join(missing)}: not set on the worker's node, and ${{env:...}} of manifest, cluster or call refers to it; "
+            "set it where the cluster's nodes are made (env of its groups)"
+        )
+    return dict(resolved(references))
 
 
 def _workspace(store: Store, workspace: Sequence[Any]) -> tuple[list[str], list[str]]:

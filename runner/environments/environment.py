@@ -17,6 +17,7 @@ class Environment:
     Attributes:
         runtime_env: for Ray, whose dashboard shows it to whoever reaches it. Nothing secret is in it.
         secrets: variables that are not to be shown; ``${env:NAME}`` in them stands for a variable of the client's.
+        expanded: variables of the nodes that pip, uv and conda put into addresses while they install.
         workspace: whether a workspace goes, and `folder` which; default: that of the working directory.
         modules: py_modules, as a manifest has them.
         include, exclude: patterns for the workspace.
@@ -26,6 +27,7 @@ class Environment:
 
     runtime_env: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    expanded: tuple[str, ...] = ()
     workspace: bool = True
     folder: str | None = None
     modules: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -44,9 +45,11 @@ def install_missing() -> None:
     base = os.path.join(tempfile.gettempdir(), f"infill-{os.getuid()}")
     os.makedirs(base, mode=0o700, exist_ok=True)
     folder = os.path.join(base, f"driver-{hashlib.sha256(' '.join(pinned).encode()).hexdigest()[:16]}")
-    if not os.path.isdir(folder):
-        half = tempfile.mkdtemp(dir=base)
-        print(f"runner: the driver's node lacks {', '.join(missing)}: installing", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", half, *pinned], check=True)
-        os.rename(half, folder)
+    with open(f"{folder}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several drivers may start at once; the lock ends with the process
+        if not os.path.isdir(folder):
+            half = tempfile.mkdtemp(dir=base)
+            print(f"runner: the driver's node lacks {', '.join(missing)}: installing", file=sys.stderr, flush=True)
+            subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", half, *pinned], check=True)
+            os.rename(half, folder)
     sys.path.insert(0, folder)

@@ -1,7 +1,7 @@
 """What workers run in: a manifest, the cluster's ray_init_kwargs and the call's own wishes as Ray's runtime_env. Pure functions.
 
 Precedence: call > ray_init_kwargs > manifest > cluster. What a cluster says itself, the image and environment of its pods, is what
-Ray starts from; `on_cluster` puts a manifest's images over it.
+Ray starts from; `on_cluster` puts a manifest's images over it, and what is secret into it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def environment(
     }
     shown = {name: value for name, value in env_vars.items() if name not in secret}
     found = Environment(
-        {"env_vars": shown} if shown else {}, secret, site=manifest is not None and manifest.kind is ManifestKind.SITE
+        {"env_vars": shown} if shown else {},
+        secret,
+        expanded=tuple(sorted({name for installer in INSTALLERS for name in variables(merged.get(installer))})),
+        site=manifest is not None and manifest.kind is ManifestKind.SITE,
     )
     found = _with_folders(found, merged, manifest)
     return replace(found, runtime_env={**found.runtime_env, **{name: _expandable(name, value) for name, value in merged.items()}})
@@ -68,8 +71,8 @@ def with_requirements(given: Environment, requirements: Sequence[str]) -> Enviro
     return replace(given, runtime_env={**given.runtime_env, installer: options})
 
 
-def on_cluster(manifest: Manifest, spec: KubeRayClusterSpec) -> KubeRayClusterSpec:
-    """A cluster as a manifest wants it: its images, and as environment of the pods what the manifest refers to.
+def on_cluster(spec: KubeRayClusterSpec, given: Environment, manifest: Manifest | None = None) -> KubeRayClusterSpec:
+    """A cluster as its workers are to run: a manifest's images, and as environment of the pods what `given` refers to.
 
     The image of a group is the manifest's, where it has one, else the cluster's. Values behind ``${env:NAME}`` become a
     Secret that is mounted in the pods, so that Ray never shows them.
@@ -78,11 +81,9 @@ def on_cluster(manifest: Manifest, spec: KubeRayClusterSpec) -> KubeRayClusterSp
         infra.BadSpec: the cluster does not take it.
     """
     plain = spec.plain()
-    names = {*variables([manifest.index_url, *manifest.extra_index_urls, *manifest.pip]), *variables(manifest.conda)}
-    env = {name: f"${{env:{name}}}" for name in sorted(names)}
-    env |= {name: value for name, value in manifest.env_vars.items() if list(variables(value))}
+    env = {**{name: f"${{env:{name}}}" for name in given.expanded}, **given.secrets}
     groups = [plain.setdefault("head_group", {}), *plain.setdefault("worker_groups", [{"name": "cpu"}])]
-    images = [manifest.head_image, *(_worker_image(manifest, group) for group in groups[1:])]
+    images = [manifest.head_image, *(_worker_image(manifest, group) for group in groups[1:])] if manifest else [None] * len(groups)
     for group, image in zip(groups, images, strict=True):
         if image == DEFAULT_IMAGE:
             group.pop("image", None)
@@ -90,7 +91,8 @@ def on_cluster(manifest: Manifest, spec: KubeRayClusterSpec) -> KubeRayClusterSp
             group["image"] = image
         if env:
             group["env"] = {**group.get("env", {}), **env}
-    return parse_spec(plain, f"cluster {spec.name!r} with manifest {manifest.name!r}")  # type: ignore[return-value]
+    where = f"cluster {spec.name!r}" + (f" with manifest {manifest.name!r}" if manifest else "")
+    return parse_spec(plain, where)  # type: ignore[return-value]
 
 
 def unused_here(manifest: Manifest) -> list[str]:

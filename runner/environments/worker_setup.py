@@ -79,7 +79,7 @@ def uploads(environment: Environment, store: Store, python: str, platform: str) 
     from runner.packages.upload import upload
 
     zips: dict[str, Any] = {"local_zip_output_dir": environment.zip_folder, "delete_local_zips": environment.delete_zips}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"platform": platform}
     if environment.site:
         values["site"] = _upload_site(store, python, platform, zips)
     if environment.workspace:
@@ -98,6 +98,11 @@ def on_workers(environment: Environment, store: Store, values: Mapping[str, Any]
         raise BadInput(
             f"workers run Python {found['python']}, and this is {this_python()}: functions do not travel between the two; give "
             "the workers an image of this Python, or run a client of theirs"
+        )
+    if values.get("site") and found["platform"] != values["platform"]:
+        raise BadInput(
+            f"workers run on {found['platform']}, and the site-packages that were sent are for {values['platform']}: what is built "
+            "in them does not run there; take a manifest of kind pip, uv or conda"
         )
     told = {**values, "store": (store.uri, store.storage_options)}
     return _setup(_with_own(environment, found["versions"]), told, needs_source=True)

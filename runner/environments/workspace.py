@@ -77,8 +77,9 @@ def _relative(path: Path, root: Path) -> str | None:
 
 def _check_names(folder: Path) -> None:
     for name in OURS:
-        for candidate in (folder / name, folder / f"{name}.py"):
-            if candidate.exists() and candidate.resolve().parent != OURS_IN:
+        # A folder without __init__.py hides nothing: Python goes on to ours.
+        for candidate, found in ((folder / name, folder / name / "__init__.py"), (folder / f"{name}.py", folder / f"{name}.py")):
+            if found.exists() and candidate.resolve().parent != OURS_IN:
                 raise BadInput(
                     f"{candidate} has the name of Infill's own package {name!r}, and a worker finds only one of them; rename it, "
                     "or leave the workspace out: working_dir(False)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from runner.environments.own_requirements import REQUIREMENTS, SAME_VERSION
+from runner.manifests import conda_environment
 from runner.manifests.facts import WORKSPACE, Facts
 from runner.manifests.facts_script import name_of
 from runner.manifests.manifest import Manifest, ManifestKind
@@ -87,9 +88,9 @@ class _Brought:
         manifest = self.manifest
         if manifest is None:
             return
-        lines = [*manifest.pip, *_pip_of_conda(manifest.conda)]
+        lines = [*manifest.pip, *conda_environment.pip_lines(manifest.conda)]
         self.pins = {name: line for line in lines if (name := requirement_name(line))}
-        waiting = [*self.pins, *_conda_names(manifest.conda)]
+        waiting = [*self.pins, *map(conda_environment.package_name, conda_environment.packages(manifest.conda))]
         while waiting:
             name = waiting.pop()
             if name not in self.names:
@@ -221,12 +222,3 @@ def _module_names(manifest: Manifest) -> set[str]:
     """The modules that py_modules are imported as; a wheel's are taken from its name."""
     names = [found[0] if (found := uploaded(module)) else Path(module).name for module in manifest.py_modules]
     return {name.partition("-")[0] if name.endswith(".whl") else name.removesuffix(".py") for name in names}
-
-
-def _conda_names(conda: Mapping[str, Any]) -> list[str]:
-    lines = [each for each in conda.get("dependencies", []) if isinstance(each, str)]
-    return [name_of(line.rpartition("::")[2].replace("=", " ").replace("<", " ").replace(">", " ").split()[0]) for line in lines]
-
-
-def _pip_of_conda(conda: Mapping[str, Any]) -> list[str]:
-    return [line for each in conda.get("dependencies", []) if isinstance(each, Mapping) for line in each.get("pip", [])]

@@ -16,6 +16,7 @@ from infra.secrets_in_specs import looks_secret, variables
 from runner.environments.own_requirements import REQUIREMENTS, pins
 from runner.environments.runtime_env import environment, with_requirements
 from runner.errors import BadInput
+from runner.manifests import conda_environment
 from runner.manifests.manifest import Manifest, ManifestKind
 
 FIRST_LINE = "# Made by `python -m runner manifests build`"
@@ -95,7 +96,7 @@ def check_bakeable(manifest: Manifest) -> None:
             f"{what} is of kind site: site-packages of this machine are no recipe for an image; give their requirements "
             "(pip freeze > requirements.txt) to a manifest of kind pip, or their lock file to one of kind uv"
         )
-    lines = [*manifest.pip, *_inner_requirements(manifest.conda)]
+    lines = [*manifest.pip, *conda_environment.pip_lines(manifest.conda)]
     if local := [line for line in lines if re.search(r"@\s*file:", line)]:
         raise BadInput(
             f"{what}: {local[0]!r} is a file of this machine, which the image's build does not see; give it to py_modules"
@@ -107,18 +108,19 @@ def check_bakeable(manifest: Manifest) -> None:
 
 def _secrets(manifest: Manifest) -> list[str]:
     """Names of the variables that the indexes and addresses of the installation refer to."""
-    asking = [manifest.index_url, *manifest.extra_index_urls, *manifest.pip, *_inner_requirements(manifest.conda)]
+    asking = [manifest.index_url, *manifest.extra_index_urls, *manifest.pip, *conda_environment.pip_lines(manifest.conda)]
     return sorted(set(variables(asking)))
 
 
 def _check_conda(conda: Mapping[str, Any], what: str) -> None:
-    outer = {**conda, "dependencies": _packages(conda), "variables": {}}
+    outer = {**conda, "dependencies": conda_environment.packages(conda), "variables": {}}
     if secrets := sorted(set(variables(outer))):
         raise BadInput(
             f"{what}: conda: conda writes the addresses of channels into the image, and {', '.join(secrets)} with them; take those "
             "packages by pip, or bake on a base (--base) whose .condarc has the channel"
         )
-    if others := [pin for pin, minor in _python_pins(conda).items() if minor not in (_python(), _python().partition(".")[0])]:
+    here = (_python(), _python().partition(".")[0])
+    if others := [pin for pin, minor in conda_environment.python_pins(conda).items() if minor not in here]:
         raise BadInput(
             f"{what}: conda: {others[0]}, and the image's Ray runs on Python {_python()}, the client's; "
             "take a client of that Python, or drop the pin"
@@ -159,26 +161,10 @@ def _quoted(value: str) -> str:
 
 def _with_python(conda: dict[str, Any]) -> dict[str, Any]:
     """With the image's Python named, as Ray names it too: conda is free to take a newer one otherwise."""
-    if _python() in _python_pins(conda).values():
+    if _python() in conda_environment.python_pins(conda).values():
         return conda
     return {**conda, "dependencies": [f"python={_python()}", *conda["dependencies"]]}
 
 
 def _python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _packages(conda: Mapping[str, Any]) -> list[str]:
-    """Conda's own packages of an environment."""
-    return [each for each in conda.get("dependencies", []) if isinstance(each, str)]
-
-
-def _inner_requirements(conda: Mapping[str, Any]) -> list[str]:
-    """Pip's requirements of an environment."""
-    return [line for each in conda.get("dependencies", []) if isinstance(each, Mapping) for line in each.get("pip") or []]
-
-
-def _python_pins(conda: Mapping[str, Any]) -> dict[str, str]:
-    """The Pythons that an environment pins, each with its major and minor: ``{"python=3.11.4": "3.11"}``."""
-    pins = ((each, re.fullmatch(r"(?:\S+::)?python[\s=]+(\d+(\.\d+)?)(\.\S*)?(=\S*)?", each)) for each in _packages(conda))
-    return {each: pin[1] for each, pin in pins if pin}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from infra.errors import BadSpec
 from infra.model import EnvName, Image, Model, Raw
 from infra.secrets_in_specs import REFERENCE, referenced, referenced_tree
 from runner.errors import BadInput
+from runner.manifests import conda_environment
 from runner.manifests.modules import uploaded
 from runner.manifests.requirements import check_requirements, read_requirements
 
@@ -73,7 +73,9 @@ class Manifest(Model):
     """What runs on a worker beside the runner itself."""
 
     name: Annotated[str, AfterValidator(_valid_name)]
+    """What a database knows it by: at most 100 letters, digits, '-', '_' and '.'."""
     kind: ManifestKind = ManifestKind.PIP
+    """How dependencies get to workers; `uv` and `conda` by themselves where a lock file or an environment file is given."""
     version: str | None = None
     """A label for people; definitions have revisions of their own."""
     pip: list[str] = Field(default_factory=list)
@@ -81,8 +83,9 @@ class Manifest(Model):
     conda: Raw = Field(default_factory=dict)
     """A conda environment file's content, of kind conda."""
     index_url: IndexUrl | None = None
+    """An index in place of PyPI. Credentials as `${env:NAME}`."""
     extra_index_urls: list[IndexUrl] = Field(default_factory=list)
-    """Credentials as `${env:NAME}`."""
+    """Indexes beside it. Credentials as `${env:NAME}`."""
     py_modules: list[str] = Field(default_factory=list)
     """Packages outside of site-packages: folders, .py files and wheels of this machine; once defined ``name@package``, uploaded."""
     working_dir: bool = True
@@ -120,8 +123,10 @@ class Manifest(Model):
     @field_validator("conda")
     @classmethod
     def _is_environment(cls, conda: Raw) -> Raw:
-        if conda and not isinstance(conda.get("dependencies"), list):
-            raise ValueError("an environment has dependencies, a list: {dependencies: [numpy, {pip: [pillow]}]}")
+        if conda:
+            conda_environment.check(conda)
+        for text in [*conda.get("channels", []), *conda_environment.pip_lines(conda)]:
+            _check_credentials(str(text))
         return dict(referenced_tree(conda))
 
     @model_validator(mode="after")
@@ -146,15 +151,7 @@ class Manifest(Model):
 
     def warnings(self) -> list[str]:
         """What is allowed and may not do what is meant."""
-        found = check_requirements(self.pip)
-        python = _conda_python(self.conda)
-        running = f"{sys.version_info.major}.{sys.version_info.minor}"
-        if python and python not in (running, running.partition(".")[0]):
-            found.append(
-                f"conda: python={python}, and Ray runs workers with the client's Python ({running}) only; "
-                f"take a client and images of Python {python}, or drop the pin"
-            )
-        return found
+        return [*check_requirements(self.pip), *(conda_environment.check(self.conda) if self.conda else [])]
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -198,7 +195,17 @@ def load_manifest(data: Any, folder: Path, where: str = "") -> Manifest:
             raise BadInput(f"{prefix}both {given[field]} and {path_field} are given; keep one")
         given[field] = path_field
         plain = _merged(plain, _READERS[path_field](folder / Path(str(path)).expanduser()), f"{prefix}{path_field}")
+    if isinstance(conda := plain.get("conda"), Mapping):  # what an environment file includes is read in by then
+        plain["conda"] = conda_environment.with_included(conda, folder, f"{prefix}conda")
     return Manifest.parse(plain, where)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a manifest's file, for editors and CI."""
+    schema = Manifest.model_json_schema()
+    for field, what in _PATHS.items():
+        schema["properties"][field] = {"type": "string", "description": f"{what}, relative to this file; read when it is defined."}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _merged(plain: dict[str, Any], read: dict[str, Any], where: str) -> dict[str, Any]:
@@ -223,7 +230,7 @@ def _from_conda(path: Path) -> dict[str, Any]:
     environment = _yaml(path, f"the conda environment {path}")
     if not isinstance(environment, dict):
         raise BadInput(f"{path} is no conda environment: it has no dependencies")
-    return {"kind": "conda", "conda": environment}
+    return {"kind": "conda", "conda": conda_environment.with_included(environment, path.parent, str(path))}
 
 
 def _yaml(path: Path, what: str) -> Any:
@@ -244,12 +251,8 @@ def _from_lock(path: Path) -> dict[str, Any]:
 
 
 _READERS = {"requirements_path": _from_requirements, "conda_environment_path": _from_conda, "lock_path": _from_lock}
-
-
-def _conda_python(conda: Mapping[str, Any]) -> str | None:
-    """The Python that an environment pins: ``"3.10"``."""
-    for item in conda.get("dependencies", []):
-        match = re.fullmatch(r"(?:\S+::)?python[\s=]+([0-9]+(\.[0-9]+)*).*", item) if isinstance(item, str) else None
-        if match:
-            return ".".join(match[1].split(".")[:2])
-    return None
+_PATHS = {
+    "requirements_path": "A requirements file, in place of pip",
+    "conda_environment_path": "An environment.yml, in place of conda",
+    "lock_path": "A uv.lock or pylock.toml, in place of pip; kind uv",
+}

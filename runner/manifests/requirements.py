@@ -33,11 +33,13 @@ class RequirementsFile:
         requirements: PEP 508, with ``--hash`` where the file gives them.
         extra_index_urls: from ``--extra-index-url``.
         index_url: from ``--index-url``.
+        files: those that were read; one that is included twice counts once.
     """
 
     requirements: list[str] = field(default_factory=list)
     extra_index_urls: list[str] = field(default_factory=list)
     index_url: str | None = None
+    files: set[Path] = field(default_factory=set)
 
 
 def read_requirements(path: str | Path) -> RequirementsFile:
@@ -52,20 +54,43 @@ def read_requirements(path: str | Path) -> RequirementsFile:
     return found
 
 
+def included(lines: Iterable[str], folder: Path, where: str) -> list[str]:
+    """The lines of a list, such as of pip within a conda environment, with the files read in that they include with ``-r``.
+
+    Args:
+        folder: what those files are relative to.
+        where: what to call the list in a message.
+
+    Returns:
+        Options for indexes, then requirements.
+
+    Raises:
+        BadInput: see `read_requirements`.
+    """
+    found = RequirementsFile()
+    for line in lines:
+        _take(line, where, folder, found, ())
+    index = [f"--index-url {found.index_url}"] if found.index_url else []
+    return [*index, *(f"--extra-index-url {url}" for url in found.extra_index_urls), *found.requirements]
+
+
 def _read(path: Path, found: RequirementsFile, within: tuple[Path, ...]) -> None:
     place = path.resolve()
     if place in within:
         raise BadInput(f"{path} includes itself, by way of {' -> '.join(str(one) for one in within)}")
+    if place in found.files:
+        return
+    found.files.add(place)
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as exc:
         by = f" (included by {within[-1]})" if within else ""
         raise BadInput(f"cannot read the requirements {path}{by}: {getattr(exc, 'strerror', None) or exc}") from None
     for number, line in _lines(text):
-        _take(line, f"{path}:{number}", path, found, (*within, place))
+        _take(line, f"{path}:{number}", path.parent, found, (*within, place))
 
 
-def _take(line: str, where: str, path: Path, found: RequirementsFile, within: tuple[Path, ...]) -> None:
+def _take(line: str, where: str, folder: Path, found: RequirementsFile, within: tuple[Path, ...]) -> None:
     if not line.startswith("-"):
         parse(_HASH.sub("", line), where)
         found.requirements.append(line)
@@ -73,7 +98,7 @@ def _take(line: str, where: str, path: Path, found: RequirementsFile, within: tu
     option = re.split(r"[\s=]", line, maxsplit=1)[0] if line.startswith("--") else line[:2]
     value = line.removeprefix(option).lstrip("= ")
     if option in ("-r", "--requirement"):
-        _read(path.parent / value, found, within)
+        _read(folder / value, found, within)
     elif option in ("-i", "--index-url"):
         found.index_url = value
     elif option == "--extra-index-url":
@@ -133,7 +158,7 @@ def check_requirements(requirements: Iterable[str]) -> list[str]:
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         name = canonicalize_name(wanted.name)
-        if name in seen and seen[name] != text:
+        if name in seen:
             raise BadInput(f"{wanted.name} is required twice: {seen[name]!r} and {text!r}; keep one")
         seen[name] = text
         _check_own(wanted, name)

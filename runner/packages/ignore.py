@@ -22,7 +22,8 @@ from runner.packages.patterns import Patterns, compiled, read_lines
 
 GITIGNORE, RUNNERIGNORE = ".gitignore", ".runnerignore"
 
-_CACHE, _BUILD, _VENV = "cache", "build output", "virtual environment"
+_CACHE, _BUILD, _VENV, _LANCE = "cache", "build output", "virtual environment", "Lance table"
+_BESIDE_VERSIONS = frozenset(("data", "_transactions"))  # in the folder of a Lance table, whatever its name
 _EVERYWHERE = {  # folders, in site-packages too
     "__pycache__": _CACHE,
 }
@@ -112,6 +113,8 @@ class Rules:
             return None
         if "pyvenv.cfg" in names or "conda-meta" in names:
             return _VENV
+        if "_versions" in names and not _BESIDE_VERSIONS.isdisjoint(names):
+            return _LANCE
         return _CACHE if _CACHEDIR in names and _is_tagged(self._root / path / _CACHEDIR) else None
 
     def reach_into(self, path: str, scope: Scope) -> bool:
@@ -140,7 +143,7 @@ class Rules:
         if name in ("build", "dist") and not _BUILT_BESIDE.isdisjoint(beside):
             return None if (self._root / path / "__init__.py").exists() else _BUILD
         if name.endswith(".lance"):
-            return "Lance table"
+            return _LANCE
         if name.endswith(".egg-info"):
             return _BUILD
         if name == "_runner" and not (self._root / path / "__init__.py").exists():

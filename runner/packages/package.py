@@ -40,14 +40,6 @@ class Package:
     def root(self) -> Path:
         return self.listing.root
 
-    def describe(self) -> str:
-        """What goes with sizes, and what stays with the reason, for people."""
-        return describe(self.listing, self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as data."""
-        return to_dict(self.listing, self)
-
 
 def build(
     root: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), *, site: bool = False, limit: int = MOST_BYTES

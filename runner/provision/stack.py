@@ -45,10 +45,10 @@ def pulumi_command() -> PulumiCommand:
         from pulumi import automation
         from pulumi._version import version
     except ImportError as exc:
-        raise InfraError(f"on-demand clusters need Pulumi: {exc}; pip install 'infill[kubernetes]'") from exc
+        raise InfraError(f"Pulumi's Python package is needed: {exc}; pip install 'infill[kubernetes]'") from exc
     root = os.path.expanduser(f"~/.pulumi/versions/{version}")
     if not shutil.which("pulumi") and not os.path.exists(f"{root}/bin/pulumi"):
-        raise InfraError(f"on-demand clusters need the CLI of Pulumi, and there is no `pulumi` on PATH; {INSTALL}")
+        raise InfraError(f"Pulumi's CLI is needed, and there is no `pulumi` on PATH; {INSTALL}")
     try:
         return automation.PulumiCommand(root=None if shutil.which("pulumi") else root)
     except automation.InvalidVersionError as exc:
@@ -216,6 +216,9 @@ def _in_its_words(cluster: str) -> Iterator[None]:
 
 def said_by_pulumi(text: str) -> str:
     """The errors in the output of Pulumi's CLI, each once."""
-    found = [" ".join(match.split()) for match in re.findall(r"^\s*error: (.*(?:\n {4,}(?!error: )\S.*)*)", text, re.MULTILINE)]
+    found = [
+        " ".join(match.split())
+        for match in re.findall(r"^\s*(?:stderr: )?error: (.*(?:\n {4,}(?!error: )\S.*)*)", text, re.MULTILINE)
+    ]
     useful = [error for error in dict.fromkeys(found) if not re.match(r"update failed|an unhandled error|preview failed", error)]
     return "; ".join(useful or found) or " ".join(text.split())[-500:]

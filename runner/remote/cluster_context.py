@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
+from infra.errors import InfraError
 from runner import console
 from runner.context import Context
 from runner.environments.environment import Environment
@@ -18,7 +21,7 @@ from runner.layering import resolve_layers
 from runner.packages.package import this_python
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.remote.places import Place
-from runner.remote.remote_job import RemoteJob
+from runner.remote.remote_job import POLL_SECONDS, RemoteJob
 from runner.store import secret_options
 from runner.targets import Request
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 15.0
 """How long jobs that are cancelled may take to keep what they have."""
 SECOND_CTRL_C_SECONDS = 3.0
+_INTERRUPTIONS = (KeyboardInterrupt, asyncio.CancelledError)  # Ctrl-C cancels the main task of asyncio.run
 
 
 class ClusterContext(Context):
@@ -104,6 +108,7 @@ class ClusterContext(Context):
             cluster=self._place.name,
             manifest=self._manifest,
             submission_id=job_id,
+            udf=resolved.brought(),
         )
         wanted = {
             "table": table.name,
@@ -137,28 +142,39 @@ class ClusterContext(Context):
         if self._is_detached:
             return
         self.is_open = False
-        try:
-            if isinstance(failure, KeyboardInterrupt):
-                raise failure
-            reason = self._wait() if self._on_exit is not ExitMode.RETAIN else None
-        except KeyboardInterrupt:
+        if isinstance(failure, _INTERRUPTIONS):
             self._interrupted()
             return
+        try:
+            reason = self._wait() if self._on_exit is not ExitMode.RETAIN else None
+        except _INTERRUPTIONS:
+            self._interrupted()
+            raise
         self._leave(reason or (f"the block raised {type(failure).__name__}" if failure else None))
 
     def _wait(self) -> str | None:
         """Wait for the jobs; why the cluster may have to stay."""
-        end = None if self._wait_timeout is None else time.monotonic() + self._wait_timeout
+        end = float("inf") if self._wait_timeout is None else time.monotonic() + self._wait_timeout
         reason = None
         for job in self._jobs:
             try:
-                job.result(None if end is None else max(0.0, end - time.monotonic()))
-            except TimeoutError:
-                return f"job {job.job_id} was not done within wait_timeout ({self._wait_timeout:g} s)"
+                if not self._wait_for(job, end):
+                    return f"job {job.job_id} was not done within wait_timeout ({self._wait_timeout:g} s)"
+                job.result()
             except Exception as exc:
                 console.say(f"job {job.job_id} failed: {exc}")
                 reason = reason or f"job {job.job_id} failed"
         return reason
+
+    def _wait_for(self, job: Handle, end: float) -> bool:
+        """Whether a job ends in time."""
+        while not job.done():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if self._stopped.wait(min(POLL_SECONDS, left)):
+                raise asyncio.CancelledError
+        return True
 
     def _leave(self, problem: str | None) -> None:
         """Delete the cluster or keep it, and say so."""
@@ -172,7 +188,12 @@ class ClusterContext(Context):
         self._let_go(kept)
 
     def _let_go(self, kept: str | None) -> None:
-        deleted = self._place.close(keep=kept is not None)
+        try:
+            deleted = self._place.close(keep=kept is not None)
+        except InfraError as exc:
+            raise RunnerError(
+                f"cluster {self._place.name} may still be there: {exc}; `{self._place.removal()}` removes it"
+            ) from exc
         if deleted:
             console.say(f"cluster {self._place.name} is deleted")
         elif kept and self._place.is_on_demand:
@@ -180,11 +201,12 @@ class ClusterContext(Context):
 
     def _interrupted(self) -> None:
         """After Ctrl-C jobs and cluster stay; after a second one the jobs are cancelled and the exit mode counts."""
-        for job in self._running():
-            console.say(f"job {job.job_id} goes on; `python -m runner jobs attach {self._store.uri} {job.job_id}` follows it")
-        console.say(f"Ctrl-C again within {SECOND_CTRL_C_SECONDS:g} s cancels the jobs")
         try:
-            time.sleep(SECOND_CTRL_C_SECONDS)
+            for job in self._running():
+                console.say(f"job {job.job_id} goes on; `python -m runner jobs attach {self._store.uri} {job.job_id}` follows it")
+            if threading.current_thread() is threading.main_thread():  # no other one gets a Ctrl-C
+                console.say(f"Ctrl-C again within {SECOND_CTRL_C_SECONDS:g} s cancels the jobs")
+                time.sleep(SECOND_CTRL_C_SECONDS)
         except KeyboardInterrupt:
             self._cancel_what_runs()
             self._leave("the jobs were cancelled")
@@ -209,7 +231,7 @@ class _ClusterJob(RemoteJob):
     """A job that is submitted by `start`."""
 
     def __init__(self, store: Store, place: Place, record: JobRecord, request: dict[str, Any]) -> None:
-        super().__init__(store, record.job_id, lambda: place.look(record.job_id))
+        super().__init__(store, record.job_id, lambda: place.look(record.job_id), is_certain=True)
         self._place, self._record, self._request = place, record, request
         self._store = store
 

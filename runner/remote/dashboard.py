@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import BadInput, RunnerError
+from runner.packages.package import this_python
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +37,10 @@ class TokenRefused(RunnerError):
 
 class OtherRay(BadInput):
     """The cluster runs another version of Ray than this process has."""
+
+
+class OtherPython(BadInput):
+    """The cluster runs another Python than this process."""
 
 
 class Dropped(Exception):
@@ -162,6 +167,27 @@ class Dashboard:
                 f"equal versions only: pip install 'ray=={found.ray_version}', or give the cluster an image of Ray {wanted}"
             )
         return found
+
+    def check_python(self, own: str | None = None) -> None:
+        """Refuse a head whose Python is another than this process's: functions do not pass between minor versions.
+
+        Args:
+            own: the version to be had, ``3.11``; default: the one that runs here.
+
+        Raises:
+            OtherPython: it is another minor version. Where the dashboard does not tell, the driver of a job refuses it.
+        """
+        response = self.request("GET", "/api/v0/cluster_metadata")
+        try:
+            found = str(response.json()["data"]["pythonVersion"])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            return
+        wanted, there = own or this_python(), ".".join(found.split(".")[:2])
+        if there != wanted:
+            raise OtherPython(
+                f"{self.where} runs Python {found}, and this is Python {wanted}: functions do not pass between minor versions; "
+                f'give the cluster images of {wanted} (python_version: "{wanted}"), or run this with Python {there}'
+            )
 
     def close(self) -> None:
         """Close what is open. Requests afterwards fail."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 HEAD_ANSWERS_SECONDS = 60.0
 LOOK_SECONDS = 3.0
 CLIENT_NAMESPACE = "infill"
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""What a node of each of Kubernetes' architectures calls its machine."""
+_QUOTED = ", last available logs (truncated to 20,000 chars):"
 _SERVER_HUNG = "Starting Ray client server failed"  # the server that Ray forks for each client hangs now and then
 
 
@@ -84,7 +87,7 @@ class Standing:
     def __init__(self, name: str, target: Any, ray_cluster: str | None = None) -> None:
         self.name = name
         self.python = getattr(target, "python_version", None) or f"{sys.version_info.major}.{sys.version_info.minor}"
-        self.platform = f"linux-{platform.machine().lower()}"
+        self.platform = _platform(target)
         self._target, self._ray_cluster = target, ray_cluster
         self._jobs: RayJobs | None = None
 
@@ -112,7 +115,7 @@ class Standing:
             return None
         if found is None:
             return f"cluster {self.name} knows of it no more"
-        return f"as Ray says: {found.status}, {found.message}" if found.has_ended else None
+        return f"as Ray says: {found.status}, {_in_a_line(found.message or '')}" if found.has_ended else None
 
     def stop(self, job_id: str) -> None:
         self._connected().stop(job_id)
@@ -134,11 +137,26 @@ class Standing:
 
         self._jobs = RayJobs(dashboard)
         dashboard.check_ray()
+        dashboard.check_python()
         return str(dashboard.where)
 
     def _connected(self) -> RayJobs:
         assert self._jobs is not None
         return self._jobs
+
+
+def _platform(target: Any) -> str:
+    """The platform of a cluster's workers: as its spec has it, else like this machine; of several the one that differs."""
+    own = platform.machine().lower()
+    machines = {_MACHINES[group.arch] for group in getattr(target, "worker_groups", ())}
+    return f"linux-{next(iter(sorted(machines - {own})), own)}"
+
+
+def _in_a_line(message: str) -> str:
+    """What Ray says of a job that failed: its own words, and of the logs that it quotes the last line."""
+    words, _, logs = message.partition(_QUOTED)
+    lines = [" ".join(line.split()) for line in logs.splitlines() if line.strip()]
+    return f"{words}: {lines[-1]}" if lines else " ".join(words.split())
 
 
 class OnDemand(Standing):
@@ -229,16 +247,21 @@ class OnDemand(Standing):
 
 
 class RayClient:
-    """A cluster that only Ray Client reaches, ``ray://host:10001``: the driver of a job is a detached actor on its head."""
+    """A cluster that only Ray Client reaches, ``ray://host:10001``: the driver of a job is a detached actor on its head.
+
+    Args:
+        secrets: storage options for its drivers.
+        variables: values of this environment that the workers' refers to. Both go as arguments, which Ray does not show.
+    """
 
     is_on_demand = False
 
-    def __init__(self, name: str, address: str, secrets: Mapping[str, str]) -> None:
+    def __init__(self, name: str, address: str, secrets: Mapping[str, str], variables: Mapping[str, str]) -> None:
         self.name = name
         self.python = f"{sys.version_info.major}.{sys.version_info.minor}"
         self.platform = f"linux-{platform.machine().lower()}"
         self._address = address
-        self._secrets = dict(secrets)
+        self._secrets, self._variables = dict(secrets), dict(variables)
         self._drivers: dict[str, Any] = {}
         self._joined = False
 
@@ -267,7 +290,7 @@ class RayClient:
         ray.cloudpickle.register_pickle_by_value(ray_worker)  # type: ignore[no-untyped-call]
         placed = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}, "name": f"driver-{job_id}"}
         actor: Any = ray.remote(ray_worker.RayDriver).options(**placed, lifetime="detached").remote(own_source(), pins())
-        self._drivers[job_id] = actor.drive.remote(database, {**options, **self._secrets}, job_id)
+        self._drivers[job_id] = actor.drive.remote(database, {**options, **self._secrets}, job_id, self._variables)
 
     def look(self, job_id: str) -> str | None:
         import ray

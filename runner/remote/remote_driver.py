@@ -7,6 +7,7 @@ secret come in the variable `OPTIONS`, secret ones in `SECRET_OPTIONS` or as the
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -33,8 +34,12 @@ def main(database: str, job_id: str) -> int:
     return drive(database, options, job_id)
 
 
-def drive(database: str, storage_options: Mapping[str, str], job_id: str) -> int:
-    """Run a job's request on the Ray that this process belongs to."""
+def drive(database: str, storage_options: Mapping[str, str], job_id: str, variables: Mapping[str, str] | None = None) -> int:
+    """Run a job's request on the Ray that this process belongs to.
+
+    Args:
+        variables: values of the client's environment for what the workers' refers to. Default: the nodes have them.
+    """
     from runner.connection import Connection
     from runner.errors import RunnerError
     from runner.records import JobRecords
@@ -45,7 +50,7 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str) -> int
     connection.allow_pickle = request["allow_pickle"]
     with _kept_log(records, job_id), _cluster_kept_alive(request.get("renew")):
         try:
-            _run(connection, records, job_id, request)
+            _run(connection, records, job_id, {**request, "uploads": _with_values(request["uploads"], variables or {})})
         except Exception as exc:
             _record_failure(records, job_id, exc)
             if not isinstance(exc, RunnerError):
@@ -67,15 +72,29 @@ def _record_failure(records: Any, job_id: str, exc: Exception) -> None:
 
 
 def _check_python(client: str) -> None:
-    """Refuse to load functions that another Python pickled; its bytecode is of that Python alone."""
+    """Refuse to load functions that another Python pickled; its bytecode is of that Python alone. And a Python without Ray."""
     from runner.errors import BadInput
     from runner.packages.package import this_python
 
+    if importlib.util.find_spec("ray") is None:
+        raise BadInput(
+            f"`python` is {sys.executable} on the head of the cluster, and Ray is not installed in it: Ray was started there from "
+            "another environment; start it with the bin folder of that one first on PATH"
+        )
     if this_python() != client:
         raise BadInput(
             f"the driver on the cluster runs Python {this_python()} and its client {client}; take an image of Python {client} "
             "(python_version of the cluster), or a client of the cluster's"
         )
+
+
+def _with_values(uploads: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """`uploads` with what the client gave values for: it goes to workers with their start, where nobody sees it."""
+    from infra.secrets_in_specs import resolved, variables
+
+    references = uploads.get("references", {})
+    known = {name: resolved(text, given) for name, text in references.items() if set(variables(text)) <= given.keys()}
+    return {**uploads, "env": known, "references": {name: text for name, text in references.items() if name not in known}}
 
 
 def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any]) -> None:

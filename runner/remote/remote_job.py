@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -13,7 +14,7 @@ from runner import errors
 from runner.backfill.driver import Meter
 from runner.errors import BackfillFailed, JobCancelled, JobLost, RowError, RunnerError
 from runner.jobs import MAX_RESULT_ERRORS
-from runner.records import JobRecord, JobRecords
+from runner.records import JobRecord, JobRecords, now
 from runner.result import BackfillResult
 
 if TYPE_CHECKING:
@@ -28,12 +29,16 @@ class RemoteJob:
 
     Args:
         look: called every few seconds; says why the driver has ended without a word, or None while it runs or cannot be asked.
+        is_certain: what `look` says is beyond doubt, and goes on record.
     """
 
-    def __init__(self, store: Store, job_id: str, look: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self, store: Store, job_id: str, look: Callable[[], str | None] = lambda: None, *, is_certain: bool = False
+    ) -> None:
         self.job_id = job_id
         self._records = JobRecords(store.patient())
         self._look = look
+        self._is_certain = is_certain
         self._meter = Meter()
         self._ended: JobRecord | None = None
         self._lost: JobLost | None = None
@@ -110,7 +115,7 @@ class RemoteJob:
         meter.rows_resumed, meter.workers = record.rows_resumed, record.workers
         meter.phase = {"SUBMITTED": "submit", "QUEUED": "queue"}.get(record.status, record.phase)
         if meter.compute_started is None and record.phase == "compute":
-            meter.compute_started = time.monotonic()
+            meter.compute_started = time.monotonic() - record.seconds.get("compute", 0.0)
 
     def _check_driver(self, record: JobRecord) -> None:
         if time.monotonic() - self._looked_at < LOOK_SECONDS:
@@ -127,6 +132,10 @@ class RemoteJob:
             f"job {self.job_id}: its driver has ended without a word, {why}; finished work is kept, and the next backfill of "
             f"{', '.join(record.columns)} takes it up"
         )
+        if last is not None and self._is_certain:
+            lost = dataclasses.replace(last, status="FAILED", ended_at=now(), error=str(self._lost), error_type="JobLost")
+            with suppress(RunnerError):
+                self._records.save(lost)
         raise self._lost
 
     def _outcome(self, record: JobRecord) -> BackfillResult:

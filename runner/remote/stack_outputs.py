@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,8 @@ def cluster_of_stack(stack: str, folder: Path | None = None) -> tuple[KubeRayClu
 
     Raises:
         BadInput: the stack has no such output.
-        RunnerError: no Pulumi CLI, or it does not know the stack.
+        RunnerError: Pulumi does not know the stack.
+        infra.InfraError: no Pulumi CLI; with how to install it.
     """
     from infra.spec import KubeRayClusterSpec
 
@@ -44,14 +43,13 @@ def cluster_of_stack(stack: str, folder: Path | None = None) -> tuple[KubeRayClu
 
 
 def _outputs(stack: str, folder: Path | None) -> dict[str, Any]:
-    pulumi = shutil.which("pulumi")
-    if pulumi is None:
-        raise RunnerError(
-            "--stack asks Pulumi for the stack's outputs, and there is no pulumi on PATH: https://www.pulumi.com/docs/install/"
-        )
-    done = subprocess.run(
-        [pulumi, "stack", "output", "--json", "--stack", stack, "--non-interactive"], cwd=folder, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RunnerError(f"pulumi does not give the outputs of stack {stack!r}: {' '.join(done.stderr.split())}")
+    from runner.provision.stack import pulumi_command, said_by_pulumi
+
+    command = pulumi_command()
+    from pulumi.automation import CommandError  # there is a Pulumi
+
+    try:
+        done = command.run(["stack", "output", "--json", "--stack", stack], str(folder or Path.cwd()), {})
+    except CommandError as exc:
+        raise RunnerError(f"pulumi does not give the outputs of stack {stack!r}: {said_by_pulumi(str(exc))}") from exc
     return dict(json.loads(done.stdout))

@@ -70,16 +70,34 @@ def test_a_job_runs_on_the_cluster_and_is_on_record(db: Connection, table: Table
 
 
 def test_ray_client(db: Connection, table: Table, ray_cluster: RayCluster, log: Path, tmp_path: Path) -> None:
+    """With variables sent as on LanceDB's page, a secret among them, which neither Ray nor the database shows."""
     table.add_columns({"y": doubling(log)})
     script = f"""
+import os
 import runner
+from infra import Cluster
 db = runner.connect({db.uri!r})
-with db.context(cluster={ray_cluster.client!r}):
-    print(db.open_table("t").backfill("y", progress=False).rows_done)
+env_vars = {{"LEVEL": "debug", "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"]}}
+cluster = Cluster.create_external("there", {ray_cluster.client!r})
+db.define_cluster("there", cluster.ray_init_kwargs({{"runtime_env": {{"env_vars": env_vars}}}}).build())
+
+@runner.udf
+def told(x: int) -> str:
+    return os.environ["LEVEL"] + os.environ["AWS_SECRET_ACCESS_KEY"][-4:]
+
+table = db.open_table("t")
+table.add_columns({{"z": told}})
+with db.context(cluster="there"):
+    print(table.backfill("y", progress=False).rows_done, table.backfill("z", progress=False).rows_done)
 """
-    done = run(["-c", script], tmp_path / "workspace", PYTHONPATH=ROOT)
-    assert (done.returncode, done.stdout) == (0, "100\n"), done.stderr
+    secret = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
+    done = run(["-c", script], tmp_path / "workspace", PYTHONPATH=ROOT, AWS_SECRET_ACCESS_KEY=secret)
+    assert (done.returncode, done.stdout) == (0, "100 100\n"), done.stderr
     assert values(table, "y") == [2 * x for x in range(100)]
+    assert set(values(table, "z")) == {f"debug{secret[-4:]}"}
+    logs = [path for path in ray_cluster.session.glob("logs/**/*") if path.is_file()]
+    files = [*logs, *(path for path in Path(db.uri).rglob("*") if path.is_file())]
+    assert [path.name for path in files if secret.encode() in path.read_bytes()] == []
 
 
 def test_two_jobs_of_a_column_queue_and_the_context_waits_for_both(
@@ -151,6 +169,7 @@ def test_a_driver_that_is_killed_is_noticed_and_the_next_job_takes_over(
     os.kill(driver.pid, signal.SIGKILL)
     with pytest.raises(JobLost, match=r"its driver has ended without a word, as Ray says: FAILED"):
         job.result(60)
+    assert (db.job(job.job_id).status, db.job(job.job_id).error_type) == ("FAILED", "JobLost")
     context.__exit__(None, None, None)
     gate.open()
     with db.context(cluster=address):
@@ -175,6 +194,31 @@ def test_a_client_that_is_killed_leaves_a_job_that_ends(
     assert done.returncode == 0, done.stderr
     assert values(table, "y") == [2 * x for x in range(100)]
     assert db.job(record.job_id).status == "DONE"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_leaves_the_job_and_twice_cancels_it(
+    db: Connection, table: Table, address: str, gate: Gate, tmp_path: Path, times: int
+) -> None:
+    table.add_columns({"y": gated(gate)})
+    command = [sys.executable, "-m", "runner", "backfill", db.uri, "t", "y", "--cluster", address]
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    client = subprocess.Popen(command, cwd=tmp_path / "workspace", env=environment, stderr=subprocess.PIPE, text=True)
+    assert client.stderr is not None
+    gate.wait()
+    client.send_signal(signal.SIGINT)
+    said = [line for line in iter(client.stderr.readline, "runner: Ctrl-C again within 3 s cancels the jobs\n") if line]
+    if times == 2:
+        client.send_signal(signal.SIGINT)
+    client.communicate(timeout=60)
+    (record,) = db.jobs()
+    assert client.returncode == 130
+    assert f"runner: job {record.job_id} goes on; `python -m runner jobs attach {db.uri} {record.job_id}` follows it\n" in said
+    assert record.status == ("RUNNING" if times == 1 else "CANCELLED")
+    gate.open()
+    done = infill(tmp_path, "jobs", "attach", db.uri, record.job_id)
+    assert done.returncode == times - 1, done.stderr
+    assert values(table, "y") == ([2 * x for x in range(100)] if times == 1 else [None] * 100)
 
 
 def test_wait_timeout_and_retain_leave_jobs_running_and_a_cluster_of_others_stays(

@@ -237,7 +237,7 @@ token = os.environ["API_TOKEN"]
 def words(x: int) -> str:
     return os.environ["LEVEL"] + os.environ["API_TOKEN"][-4:]
 
-table.add_columns({"words": words})
+table.add_columns({"words": words, "again": words})
 with db.context(cluster="local", manifest=manifest):
     table.backfill("words", progress=False)
     from ray.util import state
@@ -245,11 +245,19 @@ with db.context(cluster="local", manifest=manifest):
     workers = [actor for actor in actors if actor.class_name == "RayWorker"]
     print(len(workers) > 0, "shown-level" in str(actors), token in str(actors), token in str(state.list_runtime_envs(detail=True)))
     print(token in str(state.list_jobs(detail=True)), token in str(state.list_tasks(detail=True)))
-print(*table.to_arrow(["words"])["words"].to_pylist())
+
+manifest = ManifestFactory.create_pip("there").env_vars({"API_TOKEN": "${env:NODE_TOKEN}", "LEVEL": "shown-level"}).build()
+with db.context(cluster=os.environ["DASHBOARD"], manifest=manifest):
+    job = table.backfill("again", progress=False)
+from ray.job_submission import JobSubmissionClient
+client = JobSubmissionClient(os.environ["DASHBOARD"])
+told = str(client.get_job_info(job.job_id)) + client.get_job_logs(job.job_id) + str(client.list_jobs())
+print(job.job_id in told, token in told)
+print(*table.to_arrow(["words", "again"]).to_pylist()[0].values())
 """
-    with two_nodes(tmp_path, dashboard=True) as cluster:
-        out = drive(source, project, cluster, API_TOKEN=TOKEN)
-        assert out.splitlines() == ["True True False False", "False False", "shown-level7d5e"]
+    with two_nodes(tmp_path, dashboard=True, env={"NODE_TOKEN": TOKEN}) as cluster:
+        out = drive(source, project, cluster, API_TOKEN=TOKEN, DASHBOARD=f"http://{cluster.dashboard}")
+        assert out.splitlines() == ["True True False False", "False False", "True False", "shown-level7d5e shown-level7d5e"]
         logs = [path for path in cluster.session.glob("logs/**/*") if path.is_file()]
         assert logs
         assert [path.name for path in logs if TOKEN.encode() in path.read_bytes()] == []

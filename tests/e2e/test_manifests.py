@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from pathlib import Path
 
@@ -191,6 +192,10 @@ def test_one_wrong_file_and_nothing_is_defined(project: Path) -> None:
     for line, start in zip(told, expected, strict=True):
         assert line.startswith(start)
     assert not (project / "db").exists()
+
+
+def test_the_schema_is_printed() -> None:
+    assert json.loads(manifests("schema").stdout)["required"] == ["name"]
 
 
 @pytest.mark.parametrize("args", [("show", "db", "devv"), ("delete", "db", "devv"), ("show", "db", "dev", "--revision", "9")])

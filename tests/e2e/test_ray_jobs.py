@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import secrets
 import socket
@@ -22,7 +23,7 @@ from runner.cli import app
 from runner.errors import BadInput
 from runner.manifests.facts import NoFacts, facts_here, facts_of
 from runner.remote.address import open_dashboard
-from runner.remote.dashboard import ClusterUnreachable, Dashboard, NotRay, OtherRay, TokenRefused
+from runner.remote.dashboard import ClusterUnreachable, Dashboard, NotRay, OtherPython, OtherRay, TokenRefused
 from runner.remote.ray_jobs import JobExists, RayJobs, UnknownJob, WaitEnded
 from tests.e2e.certificate import self_signed
 from tests.e2e.forwarder import Forwarder
@@ -146,6 +147,14 @@ def test_another_version_of_ray_is_refused_with_both(jobs: RayJobs) -> None:
     assert jobs.dashboard.check_ray().ray_version == running
     with pytest.raises(OtherRay, match=rf"runs Ray {running}, and Ray 2\.9\.0 is installed here"):
         jobs.dashboard.check_ray("2.9.0")
+
+
+def test_another_python_is_refused_with_both(jobs: RayJobs) -> None:
+    jobs.dashboard.check_python()
+    with pytest.raises(
+        OtherPython, match=rf"runs Python {platform.python_version()}, and this is Python 3\.9: functions do not pass"
+    ):
+        jobs.dashboard.check_python("3.9")
 
 
 def test_a_job_runs_with_an_uploaded_package_and_is_followed_from_anywhere(jobs: RayJobs, tmp_path: Path) -> None:

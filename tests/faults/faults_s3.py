@@ -13,6 +13,8 @@ from pathlib import Path
 from faults_processes import free_ports, spawned, wait_until
 
 KEY, SECRET = "AKIDFAULTS", "faults-secret"
+READER = {"aws_access_key_id": "AKIDREADER", "aws_secret_access_key": "reader-secret"}
+"""Of one who may read, and not write."""
 PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
 
 
@@ -28,9 +30,14 @@ class Server:
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._running = ExitStack()
         folder.mkdir()
-        credentials = [{"accessKey": KEY, "secretKey": SECRET}]
-        identity = {"name": "faults", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        identities = [
+            {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+            for name, (key, secret), actions in (
+                ("faults", (KEY, SECRET), ["Admin", "Read", "Write", "List"]),
+                ("reader", READER.values(), ["Read", "List"]),
+            )
+        ]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         self.options = {
             "aws_access_key_id": KEY,
             "aws_secret_access_key": SECRET,

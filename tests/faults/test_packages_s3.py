@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from faults_processes import Child, cli, run_cli, spawned, wait_until
-from faults_s3 import Server
+from faults_s3 import READER, Server
 
 from runner.errors import StorageError
 from runner.packages.errors import PackageChanged, PackageMissing
@@ -124,6 +125,23 @@ def test_a_refused_key_is_one_message(tmp_path: Path, store: Sending, s3: dict[s
         ensure(stranger, package.id, tmp_path / "node")
     with spawned(cli("packages", "gc", store.uri, "--older-than", "1d"), tmp_path, {"AWS_ACCESS_KEY_ID": "none"}) as child:
         assert child.wait() != 0
+
+
+def test_workers_that_may_only_read_have_the_package_and_upload_none(
+    tmp_path: Path, store: Sending, s3: dict[str, str], package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(package, store)
+    reader = Sending(store.uri, {**s3, **READER})
+    monkeypatch.setattr("runner.packages.unpack.REFRESH", dt.timedelta())  # so that it tries to say that it is in use
+    assert build(ensure(reader, package.id, tmp_path / "node")).id == package.id
+    (package.root / "new.bin").write_bytes(os.urandom(1 << 20))
+    edited = build(package.root)
+    with pytest.raises(
+        StorageError, match=rf"cannot write {store.uri}/_runner/packages/layers/\w+\.zip: .*(?i:access ?denied|403)"
+    ):
+        upload(edited, reader)
+    assert reader.sent == []
+    assert store.get(package_path(edited.id)) is None
 
 
 def _ensure(uri: str, options: dict[str, str], package: str, base: Path, barrier: object, log: Path) -> None:

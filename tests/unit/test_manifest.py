@@ -9,7 +9,7 @@ import pytest
 
 from infra import BadSpec
 from runner.errors import BadInput
-from runner.manifests.manifest import DEFAULT_IMAGE, Manifest, ManifestKind, load_manifest
+from runner.manifests.manifest import DEFAULT_IMAGE, Manifest, ManifestKind, json_schema, load_manifest
 
 TOKEN = "ghp_0123456789abcdefghij0123456789abcdefgh"
 CONDA = {"dependencies": ["numpy=2.1", {"pip": ["pillow"]}]}
@@ -55,6 +55,13 @@ def test_kinds() -> None:
         ({"kind": "pip", "conda": CONDA}, "conda: belongs to another kind, and this manifest is of kind pip"),
         ({"kind": "conda"}, "conda: a manifest of kind conda needs an environment"),
         ({"kind": "conda", "conda": {"deps": []}}, "conda: an environment has dependencies, a list"),
+        ({"kind": "conda", "conda": {"dependencies": [1]}}, "conda: 1 is no dependency; write name=1.2.3"),
+        ({"kind": "conda", "conda": {"dependencies": ["nump@2"]}}, "conda: 'nump@2' is no dependency"),
+        ({"kind": "conda", "conda": {"dependencies": [{"npm": ["x"]}]}}, "conda: {'npm': ['x']} is no dependency"),
+        ({"kind": "conda", "conda": {"dependencies": [{"pip": ["numpy=1"]}]}}, "conda: 'numpy=1' is no requirement"),
+        ({"kind": "conda", "conda": {"dependencies": [{"pip": ["rich==14.0.0", "Rich"]}]}}, "conda: Rich is required twice"),
+        ({"kind": "conda", "conda": {"dependencies": [{"pip": ["ray==1.0"]}]}}, "conda: ray==1.0 is not the Ray"),
+        ({"kind": "conda", "conda": {"dependencies": [{"pip": ["--pre"]}]}}, "conda: pip: '--pre' has no meaning on a worker"),
         ({"pips": []}, "unknown key 'pips'; did you mean 'pip'?"),
         ({"pip": "numpy"}, "pip: Input should be a valid list, not 'numpy'"),
         ({"pip": ["numpy=1"]}, "pip: 'numpy=1' is no requirement"),
@@ -117,6 +124,10 @@ def test_warnings() -> None:
     assert Manifest(name="a", pip=["attrs==25.1.0"]).warnings() == []
     (loose,) = Manifest(name="a", pip=["attrs"]).warnings()
     assert loose.startswith("'attrs' has no pinned version")
+    conda = Manifest(
+        name="a", kind=ManifestKind.CONDA, conda={"dependencies": ["numpy", "conda-forge::rich=14", {"pip": ["attrs"]}]}
+    )
+    assert [text.partition(" has no pinned")[0] for text in conda.warnings()] == ["'numpy'", "'attrs'"]
 
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -186,6 +197,35 @@ def test_a_wrong_conda_environment_is_refused(folder: Path, text: str, problem: 
         load_manifest({"name": "a", "conda_environment_path": "env.yml"}, folder)
     with pytest.raises(BadInput, match=f"cannot read the conda environment {folder}/no.yml: No such file"):
         load_manifest({"name": "a", "conda_environment_path": "no.yml"}, folder)
+
+
+def test_what_the_pip_of_a_conda_environment_includes_is_read_in(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/env.yml").write_text("dependencies: [numpy=2.1, {pip: [-r ../r.txt, rich==14.0.0]}]")
+    read = [
+        "--index-url https://one/simple",
+        "--extra-index-url https://two/simple",
+        "attrs==25.1.0",
+        "rich==14.0.0",
+    ]
+    by_path = load_manifest({"name": "a", "conda_environment_path": "sub/env.yml"}, folder)
+    assert by_path.conda == {"dependencies": ["numpy=2.1", {"pip": read}]}
+    inline = {"dependencies": ["numpy=2.1", {"pip": ["-r r.txt", "rich==14.0.0"]}]}
+    assert load_manifest({"name": "a", "kind": "conda", "conda": inline}, folder).conda == by_path.conda
+    (folder / "sub/env.yml").write_text("dependencies: [{pip: [-r no.txt]}]")
+    with pytest.raises(BadInput, match=rf"cannot read the requirements {folder}/sub/no\.txt"):
+        load_manifest({"name": "a", "conda_environment_path": "sub/env.yml"}, folder)
+    with pytest.raises(BadInput, match=r"f\.yaml: conda: '-e': an editable install"):
+        load_manifest({"name": "a", "kind": "conda", "conda": {"dependencies": [{"pip": ["-e ."]}]}}, folder, "f.yaml")
+
+
+def test_the_schema_takes_what_a_file_may_hold_and_no_more() -> None:
+    fields = json_schema()["properties"]
+    paths = {"requirements_path", "conda_environment_path", "lock_path"}
+    assert fields.keys() == Manifest.model_fields.keys() | paths
+    assert all(fields[name]["type"] == "string" for name in paths)
+    assert all(field.get("description") for field in fields.values())
+    assert json_schema()["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("data", [None, [], "a"])

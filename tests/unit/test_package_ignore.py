@@ -71,6 +71,12 @@ def test_a_cache_by_its_tag_stays_whatever_its_name(tmp_path: Path) -> None:
     assert staying(tmp_path) == {"target/": "cache"}
 
 
+def test_a_lance_table_stays_whatever_its_name(tmp_path: Path) -> None:
+    plain(tmp_path, "tables/t/_versions/1.manifest", "tables/t/data/x.bin", "src/_versions/x.py", "src/a.py")
+    assert going(tmp_path) == ["src/_versions/x.py", "src/a.py"]
+    assert staying(tmp_path) == {"tables/t/": "Lance table"}
+
+
 def test_packages_named_build_or_runner_are_no_output(tmp_path: Path) -> None:
     kept = plain(tmp_path, "pyproject.toml", "build/__init__.py", "src/build/x.py", "src/dist/x.py", "x/_runner/__init__.py")
     assert len(going(kept)) == 5

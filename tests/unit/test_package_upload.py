@@ -15,7 +15,7 @@ from runner.packages import package as module
 from runner.packages import patience
 from runner.packages.errors import FileChanging
 from runner.packages.format import layer_path, package_path
-from runner.packages.package import Package, build
+from runner.packages.package import Package, build, describe, to_dict
 from runner.packages.unpack import ensure
 from runner.packages.upload import upload
 from runner.store import Store
@@ -229,7 +229,7 @@ def test_what_goes_is_described_with_sizes_and_what_stays_with_reasons(tmp_path:
     write(root, {".env": "", "a b.py": "1" * 2000, "new\nline": "", "data/": ""})
     os.symlink("f01", root / "link")
     made = build(root)
-    lines = made.describe().splitlines()
+    lines = describe(made.listing, made).splitlines()
     assert lines[0] == f"{root}: 16 files, 2.0 kB; 1 left out"
     assert "     2.0 kB  a b.py" in lines
     assert "        0 B  data/" in lines
@@ -239,7 +239,7 @@ def test_what_goes_is_described_with_sizes_and_what_stays_with_reasons(tmp_path:
     largest = [line.split()[-1] for line in lines[lines.index("the largest:") + 1 : -1]]
     assert largest == ["b.py", "f11", "f10", "f09", "f08", "f07", "f06", "f05", "f04", "f03"]
     assert lines[-1] == f"package {made.id} in 1 layer"
-    data = made.to_dict()
+    data = to_dict(made.listing, made)
     assert (data["package"], data["bytes"], len(data["files"])) == (made.id, 2066, 16)
     assert data["left_out"] == [{"path": ".env", "reason": "secret: environment file"}]
     json.dumps(data)
@@ -254,7 +254,7 @@ def test_much_is_warned_of_and_too_much_refused_before_anything_is_read(tmp_path
     (warning,) = made.warnings
     assert warning.splitlines()[:2] == ["120.0 MB go to workers; the largest:", "    10.0 MB  f11.bin"]
     assert len(warning.splitlines()) == 11
-    assert "warning: 120.0 MB go to workers; the largest" in made.describe()
+    assert "warning: 120.0 MB go to workers; the largest" in describe(made.listing, made)
     monkeypatch.setattr("runner.packages.index.read_file", None)
     with pytest.raises(BadInput, match=r"(?s)120\.0 MB would go to workers, and 100\.0 MB may; .*The largest:\n.*f11\.bin"):
         build(root, limit=100 << 20)

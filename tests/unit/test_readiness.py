@@ -47,6 +47,23 @@ def test_what_is_waited_for(pods: list[Body], progress: str) -> None:
     assert judged(*pods) == Verdict(progress=progress)
 
 
+def pull(reason: str, about: Body, image: str) -> Body:
+    """An event in the kubelet's words."""
+    said = {"Pulling": 'Pulling image "{}"', "Pulled": 'Successfully pulled image "{}" in 21.5s (21.5s including waiting).'}
+    return event(reason, about, message=said[reason].format(image))
+
+
+def test_images_that_are_pulled_are_named_each_once() -> None:
+    workers = [worker(0, ready=False), worker(1, ready=False)]
+    expected = Expected(TEMPLATES, {"headgroup": 1, "cpu": 2})
+    pulls = [pull("Pulling", one, "ray:gpu") for one in workers]
+    assert judged(head(), *workers, expected=expected, events=pulls) == Verdict(progress="cpu 0/2 (pulling ray:gpu)")
+    pulls += [pull("Pulled", workers[0], "ray:gpu"), pull("Pulling", workers[0], "side:1")]
+    assert judged(head(), *workers, expected=expected, events=pulls).progress == "cpu 0/2 (pulling side:1, pulling ray:gpu)"
+    pulls += [pull("Pulled", workers[0], "side:1"), pull("Pulled", workers[1], "ray:gpu")]
+    assert judged(head(), *workers, expected=expected, events=pulls).progress == "cpu 0/2"
+
+
 def test_as_many_workers_as_the_group_has_at_least() -> None:
     expected = Expected(TEMPLATES, {"headgroup": 1, "cpu": 3})
     assert judged(head(), worker(0), worker(1), expected=expected) == Verdict(progress="cpu 2/3")
@@ -143,7 +160,7 @@ def test_the_grace_is_the_spec_s() -> None:
 @pytest.mark.parametrize("reason", ["TriggeredScaleUp", "Nominated"])
 def test_longer_where_a_node_is_on_its_way(reason: str) -> None:
     lonely = unschedulable(600)
-    assert judged(lonely, events=[event(reason, lonely)]) == Verdict(progress="head 0/1, cpu 0/1")
+    assert judged(lonely, events=[event(reason, lonely)]) == Verdict(progress="head 0/1 (a node comes for it), cpu 0/1")
 
 
 def test_at_once_where_no_node_will_come() -> None:
@@ -175,7 +192,7 @@ def test_a_pod_of_which_little_is_known_yet_is_waited_for() -> None:
     fresh, undated = worker(), unschedulable(600)
     del fresh["status"]
     del undated["status"]["conditions"][0]["lastTransitionTime"]
-    assert judged(undated, fresh) == Verdict(progress="head 0/1, cpu 0/1")
+    assert judged(undated, fresh) == Verdict(progress="head 0/1 (no node has room for it yet), cpu 0/1")
     assert judged(pod(conditions=[{"type": "Initialized", "status": "True"}]), worker()) == Verdict(progress="head 0/1")
 
 

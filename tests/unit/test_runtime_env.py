@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ray._private.runtime_env.conda import CondaPlugin
+from ray._private.runtime_env.context import RuntimeEnvContext
 from ray.runtime_env import RuntimeEnv
 
 from infra.spec import KubeRayClusterSpec, parse_spec
@@ -39,7 +45,7 @@ def cluster(**fields: Any) -> KubeRayClusterSpec:
 
 def images(manifest: Manifest, spec: KubeRayClusterSpec | None = None) -> list[str]:
     """Of head, CPU workers and GPU workers."""
-    made = on_cluster(manifest, spec or cluster())
+    made = on_cluster(spec or cluster(), environment(manifest), manifest)
     return [made.image_of(group) for group in made.groups().values()]
 
 
@@ -177,12 +183,38 @@ def test_on_kubernetes_what_is_referred_to_becomes_a_secret_of_the_pods() -> Non
         env_vars={"HF_TOKEN": "${env:HF_TOKEN}", "LEVEL": "debug", "OWN": "${env:MINE}"},
     )
     spec = cluster(head_group={"env": {"OWN": "head", "ELSE": "kept"}})
-    made = on_cluster(manifest, spec)
+    made = on_cluster(spec, environment(manifest), manifest)
     wanted = {"INDEX_TOKEN": "${env:INDEX_TOKEN}", "HF_TOKEN": "${env:HF_TOKEN}", "OWN": "${env:MINE}"}
     assert made.head_group.env == {"ELSE": "kept", **wanted}
     assert [group.env for group in made.worker_groups] == [wanted, wanted]
     assert spec.head_group.env == {"OWN": "head", "ELSE": "kept"}
-    assert on_cluster(Manifest(name="m"), spec) == spec
+    assert on_cluster(spec, environment(Manifest(name="m")), Manifest(name="m")) == spec
+    assert on_cluster(spec, environment()) == spec
+
+
+@pytest.mark.parametrize(
+    ("manifest", "kwargs", "call", "secret", "shown"),
+    [
+        ({"A": "${env:ONE}"}, {"A": "${env:TWO}"}, {"A": "${env:THREE}"}, "${env:THREE}", None),
+        ({"A": "${env:ONE}"}, {"A": "${env:TWO}"}, {}, "${env:TWO}", None),
+        ({"A": "plain"}, {}, {"A": "${env:THREE}"}, "${env:THREE}", None),
+        ({"A": "${env:ONE}"}, {}, {"A": "plain"}, None, "plain"),
+        ({}, {"A": "${env:TWO}"}, {}, "${env:TWO}", None),
+    ],
+)
+def test_the_strongest_wish_for_a_secret_is_in_the_pods(
+    manifest: dict[str, str], kwargs: dict[str, str], call: dict[str, str], secret: str | None, shown: str | None
+) -> None:
+    given = environment(Manifest(name="m", env_vars=manifest), {"runtime_env": {"env_vars": kwargs}}, {"env_vars": call})
+    made = on_cluster(cluster(head_group={"env": {"A": "cluster"}}), given)
+    assert made.head_group.env == {"A": secret or "cluster"}  # what is shown is over it
+    assert given.runtime_env.get("env_vars", {}).get("A") == shown
+
+
+def test_the_pods_have_what_an_index_of_the_call_asks_for() -> None:
+    given = environment(None, None, {"pip": ["--index-url https://${env:INDEX_TOKEN}@host/simple", "attrs==25.1.0"]})
+    assert given.expanded == ("INDEX_TOKEN",)
+    assert on_cluster(cluster(), given).worker_groups[0].env == {"INDEX_TOKEN": "${env:INDEX_TOKEN}"}
 
 
 # -- the runner's own requirements
@@ -227,3 +259,33 @@ def test_a_conda_environment_of_the_nodes_cannot_be_added_to() -> None:
 def test_ray_takes_what_is_made(manifest: Manifest) -> None:
     made = with_requirements(environment(manifest), OWN).runtime_env
     assert RuntimeEnv(**made).to_dict().keys() >= made.keys() - {"pip", "uv"}
+
+
+CONDA_COMMAND = """#!/bin/sh
+case "$1 $2" in
+"env list") echo '{"envs": []}' ;;
+"env create") cp "$(echo "$@" | sed 's/.*--file \\([^ ]*\\).*/\\1/')" "$RECORD"; exit 1 ;;
+esac
+"""
+
+
+def test_conda_is_called_with_the_environment_the_client_s_python_and_what_the_runner_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own way to conda, up to the call: no registry that tests may use has a conda."""
+    (tmp_path / "conda").write_text(CONDA_COMMAND)
+    (tmp_path / "conda").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(tmp_path / "created.yml"))
+    monkeypatch.delenv("CONDA_EXE", raising=False)
+    monkeypatch.delenv("RAY_CONDA_HOME", raising=False)
+    manifest = Manifest(name="m", kind="conda", conda={**CONDA, "dependencies": ["numpy=2.1", {"pip": ["attrs==25.1.0"]}]})
+    made = RuntimeEnv(**with_requirements(environment(manifest), OWN).runtime_env)
+    with pytest.raises(RuntimeError, match="Failed to install conda environment"):
+        asyncio.run(CondaPlugin(str(tmp_path / "resources")).create(made.conda_uri(), made, RuntimeEnvContext()))
+    asked = yaml.safe_load((tmp_path / "created.yml").read_text())
+    assert asked["channels"] == ["conda-forge"]
+    *packages, requirements = sorted(asked["dependencies"], key=lambda each: isinstance(each, dict))
+    assert sorted(packages) == ["numpy=2.1", "pip", f"python={platform.python_version()}"]
+    assert [line for line in requirements["pip"] if "ray" not in line] == ["attrs==25.1.0", *OWN]
+    assert "ray[default]" in requirements["pip"]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from obstore.store import S3Store
 
 from runner.errors import BadInput, StorageError
-from runner.store import Store, normalise_uri, retry_config, split_options
+from runner.store import Store, normalise_uri, retry_config, secret_options, split_options
 
 KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region": "eu-west-1"}
 
@@ -148,6 +150,7 @@ def test_an_address_that_is_no_database_of_files_is_refused(uri: str, message: s
         ({"proxy_url": "http://p", "proxy_excludes": "a"}, {}, {"proxy_url": "http://p", "proxy_excludes": "a"}),
         ({"proxy_ca_certificate": "PEM"}, {}, {"proxy_ca_certificate": "PEM"}),
         ({"user_agent": "me"}, {}, {"user_agent": "me"}),
+        ({"headers.X-Team": "images", "HEADERS.x-b": "c"}, {}, {"default_headers": {"x-team": "images", "x-b": "c"}}),
         ({"AWS_REGION": "x", "endpoint": "http://e"}, {"aws_region": "x", "endpoint": "http://e"}, {}),
         ({"virtual_hosted_style_request": "true"}, {"virtual_hosted_style_request": "true"}, {}),
         ({"download_retry_count": "3", "client_max_retries": "2", "client_retry_timeout": "9"}, {}, {}),
@@ -170,6 +173,7 @@ def test_options_as_lance_takes_them_are_split_as_obstore_takes_them(
         {"timeout": "60s", "connect_timeout": "5s", "read_timeout": "1m", "pool_idle_timeout": "9s"},
         {"pool_max_idle_per_host": "4", "user_agent": "me", "proxy_url": "http://proxy:1", "proxy_excludes": "localhost"},
         {"http1_only": "true"},
+        {"headers.X-Team": "images"},
         {"http2_only": "true", "http2_keep_alive_interval": "3s", "http2_keep_alive_timeout": "3s", "randomize_addresses": "false"},
         {"http2_keep_alive_while_idle": "true", "http2_max_frame_size": "30000", "default_content_type": "text/plain"},
         {"download_retry_count": "3", "client_max_retries": "2", "client_retry_timeout": "9", "expires_at_millis": "1"},
@@ -184,6 +188,30 @@ def test_options_as_lance_takes_them_are_split_as_obstore_takes_them(
 )
 def test_obstore_takes_every_option_that_lance_takes(options: dict[str, str]) -> None:
     assert isinstance(Store("s3://bucket/db", {**KEYS, **options})._store, S3Store)
+
+
+def test_headers_and_plain_http_reach_the_server() -> None:
+    seen: list[str | None] = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["X-Team"])
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = {"endpoint": f"http://127.0.0.1:{server.server_port}", "allow_http": "true", "headers.X-Team": "images"}
+        assert Store("s3://bucket/db", {**KEYS, **options}).get("a") is None
+        server.shutdown()
+    assert seen == ["images"]
+
+
+def test_secret_options_stay_and_headers_may_hold_one() -> None:
+    options = {**KEYS, "headers.authorization": "Bearer x", "timeout": "5s"}
+    assert secret_options(Store("s3://bucket/db", options)).keys() == options.keys() - {"region", "timeout"}
 
 
 def test_an_option_that_nobody_knows_is_told_with_its_name() -> None:

@@ -1,0 +1,81 @@
+"""What the handle on a job elsewhere tells of it, from its record alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import console
+from runner.errors import BadInput, JobLost
+from runner.records import JobRecord, JobRecords, now
+from runner.remote import places, remote_driver
+from runner.remote.remote_job import RemoteJob
+from runner.store import Store
+
+
+def job(folder: Path, **fields: Any) -> RemoteJob:
+    """A handle on a job whose record says so."""
+    store = Store(folder)
+    names = {"job_id": "20260131-1", "table": "t", "columns": ["y"], "versions": ["1"], "functions": ["m:f"], "executor": "cluster"}
+    times = {"started_at": now(), "updated_at": now()}
+    JobRecords(store).save(JobRecord(**names, options={}, user="ana", host="h", **times, **fields))  # type: ignore[arg-type]
+    return RemoteJob(store, "20260131-1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"status": "SUBMITTED"}, "its driver starts"),
+        ({"status": "QUEUED", "phase": "queue"}, "waits for another job of the column"),
+        ({"phase": "plan"}, "planning"),
+        ({"phase": "compute", "rows_total": 100}, "waiting for the first worker"),
+    ],
+)
+def test_what_it_does_before_rows_are_computed(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
+    assert console.describe(job(tmp_path, **fields).progress()) == text
+
+
+def test_the_rate_is_that_of_the_whole_job_and_not_since_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    counts = {"rows_total": 10_000, "rows_done": 3000, "rows_resumed": 1000, "workers": 4}
+    found = job(tmp_path, phase="compute", seconds={"plan": 3.0, "compute": 200.0}, **counts).progress()
+    assert console.describe(found) == "3,000 of 10,000 rows (30%), 10 rows/s, 12 min left, 4 workers"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("Job supervisor actor died.", "Job supervisor actor died."),
+        (
+            "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+            'Traceback (most recent call last):\n  File "a.py", line 1\nOSError: [Errno 28]  No space left\n\n',
+            "Job entrypoint command failed with exit code 1: OSError: [Errno 28] No space left",
+        ),
+    ],
+)
+def test_of_what_ray_says_of_a_job_a_line_is_left(said: str, line: str) -> None:
+    assert places._in_a_line(said) == line
+
+
+def test_a_loss_that_is_certain_goes_on_record(tmp_path: Path) -> None:
+    job(tmp_path, phase="compute")
+    lost = RemoteJob(Store(tmp_path), "20260131-1", lambda: "as Ray says: FAILED, it died", is_certain=True)
+    with pytest.raises(JobLost, match="its driver has ended without a word, as Ray says: FAILED, it died; finished work is kept"):
+        lost.result(0)
+    record = JobRecords(Store(tmp_path)).get("20260131-1")
+    assert (record.status, record.error_type) == ("FAILED", "JobLost")
+    with pytest.raises(JobLost, match="as Ray says: FAILED, it died"):
+        RemoteJob(Store(tmp_path), "20260131-1").result(0)
+
+
+def test_a_driver_refuses_another_python_and_one_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"the driver on the cluster runs Python \S+ and its client 3\.9;"):
+        remote_driver._check_python("3.9")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        BadInput, match=rf"^`python` is {sys.executable} on the head of the cluster, and Ray is not installed in it"
+    ):
+        remote_driver._check_python("3.9")
