@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from runner import console
 from runner.backfill import ray_worker
 from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 
@@ -60,6 +61,7 @@ class ActorPool:
         self._starting: dict[Any, Any] = {}
         self._busy: set[Any] = set()
         self._failed_starts = 0
+        self._is_waiting = False
         ActorPool._all.add(self)
 
     def capacity(self) -> int:
@@ -98,6 +100,9 @@ class ActorPool:
             raise BadInput(
                 f"no worker can be placed: one asks for {self.shape}, and no node here has that; lower num_cpus, num_gpus or memory"
             )
+        if not capacity and not self._is_waiting:
+            console.say(f"no node that is up has room for a worker, which asks for {self.shape}; waiting for one")
+        self._is_waiting = not capacity
         for other in list(ActorPool._all):
             if other is not self:
                 other.release_idle()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +29,7 @@ from runner.targets import Request
 
 if TYPE_CHECKING:
     from runner.jobs import Handle
+    from runner.shipping import FunctionSpec
     from runner.store import Store
     from runner.table import Table
 
@@ -93,6 +96,7 @@ class ClusterContext(Context):
         dataset = table.to_lance()
         _, resolved, _ = resolve_layers(request, dataset, table.name, table.connection)
         specs = resolved.specs or {}
+        self._check_gpus(specs)
         record = JobRecord(
             job_id=job_id,
             table=table.name,
@@ -125,6 +129,17 @@ class ClusterContext(Context):
         made = _ClusterJob(self._store, self._place, record, wanted)
         self.track(made)
         return made
+
+    def _check_gpus(self, specs: Mapping[str, FunctionSpec]) -> None:
+        """Refuse what no worker of the cluster could ever have; Ray would wait for it without end."""
+        most = self._place.most_gpus
+        for column, spec in specs.items():
+            if most is not None and spec.num_gpus > most:
+                raise BadInput(
+                    f"num_gpus={spec.num_gpus:g} of {spec.name} for column {column!r}: no worker of cluster "
+                    f"{self._place.name!r} has more than {most}; lower num_gpus, or give the cluster a worker group with "
+                    f"gpus: {math.ceil(spec.num_gpus)}"
+                )
 
     def track(self, job: Handle) -> None:
         """Keep every job, ended ones too: how they ended decides what becomes of the cluster."""

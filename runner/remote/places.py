@@ -41,12 +41,14 @@ class Place(Protocol):
         name: for people and for the job records.
         python, platform: the workers', as far as it is known before they are there.
         is_on_demand: whether it is deleted after use.
+        most_gpus: of any of its workers; None where that is not known before they are there.
     """
 
     name: str
     python: str
     platform: str
     is_on_demand: bool
+    most_gpus: int | None
 
     def open(self) -> str:
         """Connect, or make it; where it is reached, in words."""
@@ -88,6 +90,7 @@ class Standing:
         self.name = name
         self.python = getattr(target, "python_version", None) or f"{sys.version_info.major}.{sys.version_info.minor}"
         self.platform = _platform(target)
+        self.most_gpus = max((group.gpus for group in getattr(target, "worker_groups", ())), default=None)
         self._target, self._ray_cluster = target, ray_cluster
         self._jobs: RayJobs | None = None
 
@@ -255,6 +258,7 @@ class RayClient:
     """
 
     is_on_demand = False
+    most_gpus: int | None = None
 
     def __init__(self, name: str, address: str, secrets: Mapping[str, str], variables: Mapping[str, str]) -> None:
         self.name = name
