@@ -26,6 +26,7 @@ from runner.store import Store
 
 FOLDER = "settled"
 MAPS = "maps"
+MIN_COMPRESSED = 1 << 14  # bytes
 MAX_OBJECTS = 16  # of a column, before they become one
 
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("version", pa.string()), ("skipped", pa.bool_())])
@@ -33,7 +34,8 @@ SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("version", pa.string()), ("s
 
 def to_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    compression = "zstd" if table.nbytes > MIN_COMPRESSED else None
+    with pa.ipc.new_file(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
 
