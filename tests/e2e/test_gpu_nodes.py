@@ -39,7 +39,7 @@ try:
     table = db.create_table("t", pa.table({"x": pa.array(range(800), pa.int64())}))
     told = {}
     with db.local_ray_context():
-        asked = {"cpu": {"num_cpus": 1}, "large": {"num_cpus": 4}, "quarter": {"num_cpus": 1, "num_gpus": 0.25}}
+        asked = {"cpu": {"num_cpus": 1}, "quarter": {"num_cpus": 1, "num_gpus": 0.25}}
         for name, options in asked.items():
             table.add_columns({name: runner.udf(**options)(where)})
             workers = table.backfill(name, progress=False).workers
@@ -71,10 +71,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_workers_without_gpus_stay_off_nodes_with_some(told: dict[str, Any]) -> None:
     assert told["cpu"]["nodes"] == ["plain"]
     assert 1 <= told["cpu"]["workers"] <= 2
-
-
-def test_where_no_other_node_has_room_they_run_there(told: dict[str, Any]) -> None:
-    assert told["large"]["nodes"] == ["gpu"]
 
 
 def test_workers_share_a_gpu(told: dict[str, Any]) -> None:
