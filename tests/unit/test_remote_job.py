@@ -20,8 +20,8 @@ def job(folder: Path, **fields: Any) -> RemoteJob:
     """A handle on a job whose record says so."""
     store = Store(folder)
     names = {"job_id": "20260131-1", "table": "t", "columns": ["y"], "versions": ["1"], "functions": ["m:f"], "executor": "cluster"}
-    times = {"started_at": now(), "updated_at": now()}
-    JobRecords(store).save(JobRecord(**names, options={}, user="ana", host="h", **times, **fields))  # type: ignore[arg-type]
+    known = {"started_at": now(), "updated_at": now(), "options": {}, "user": "ana", "host": "h", **fields}
+    JobRecords(store).save(JobRecord(**names, **known))  # type: ignore[arg-type]
     return RemoteJob(store, "20260131-1")
 
 
@@ -69,6 +69,33 @@ def test_a_loss_that_is_certain_goes_on_record(tmp_path: Path) -> None:
     assert (record.status, record.error_type) == ("FAILED", "JobLost")
     with pytest.raises(JobLost, match="as Ray says: FAILED, it died"):
         RemoteJob(Store(tmp_path), "20260131-1").result(0)
+
+
+def test_a_driver_that_is_silent_for_a_minute_is_lost_whatever_its_cluster_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    handle = job(tmp_path, phase="compute")
+    assert not handle.done()
+    clock[0] += 600  # the storage did not answer
+    assert not handle.done()
+    for _ in range(10):
+        clock[0] += 5
+        assert not handle.done()
+    clock[0] += 5
+    with pytest.raises(JobLost, match="its driver has ended without a word, 65 s ago"):
+        handle.result(0)
+    assert JobRecords(Store(tmp_path)).get("20260131-1").status == "RUNNING"  # it may only be cut off
+
+
+def test_a_driver_that_has_not_begun_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    handle = job(tmp_path, status="SUBMITTED", updated_at=None)
+    assert not handle.done()
+    clock[0] += 600
+    assert not handle.done()
 
 
 def test_a_driver_refuses_another_python_and_one_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
