@@ -246,7 +246,8 @@ class _ClusterJob(RemoteJob):
     """A job that is submitted by `start`."""
 
     def __init__(self, store: Store, place: Place, record: JobRecord, request: dict[str, Any]) -> None:
-        super().__init__(store, record.job_id, lambda: place.look(record.job_id), is_certain=True)
+        super().__init__(store, record.job_id, self._look_at_driver, is_certain=True)
+        self._is_submitted = False
         self._place, self._record, self._request = place, record, request
         self._store = store
 
@@ -265,8 +266,13 @@ class _ClusterJob(RemoteJob):
             with contextlib.suppress(RunnerError):
                 records.save(self._record)
             raise
+        self._is_submitted = True
         return self
 
     def run_here(self) -> Any:
         self.start()
         return self.result()
+
+    def _look_at_driver(self) -> str | None:
+        """A cluster knows nothing of a driver that is just being submitted."""
+        return self._place.look(self.job_id) if self._is_submitted else None

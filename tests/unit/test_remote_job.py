@@ -12,6 +12,7 @@ from runner import console
 from runner.errors import BadInput, JobLost
 from runner.records import JobRecord, JobRecords, now
 from runner.remote import places, remote_driver
+from runner.remote.cluster_context import _ClusterJob
 from runner.remote.remote_job import RemoteJob
 from runner.store import Store
 
@@ -106,3 +107,21 @@ def test_a_driver_refuses_another_python_and_one_without_ray(monkeypatch: pytest
         BadInput, match=rf"^`python` is {sys.executable} on the head of the cluster, and Ray is not installed in it"
     ):
         remote_driver._check_python("3.9")
+
+
+def test_a_job_that_is_looked_at_while_it_is_submitted_is_not_lost(tmp_path: Path) -> None:
+    class Place:
+        def submit(self, job_id: str, database: str, options: Any) -> None:
+            assert not handle.done()  # as whoever shows its progress asks
+
+        def look(self, job_id: str) -> str:
+            return "cluster gpu knows of it no more"
+
+    job(tmp_path, status="SUBMITTED", updated_at=None)
+    store = Store(tmp_path)
+    record = JobRecords(store).get("20260131-1")
+    handle = _ClusterJob(store, Place(), record, {})  # type: ignore[arg-type]
+    handle.start()
+    handle._looked_at = 0.0
+    with pytest.raises(JobLost, match="cluster gpu knows of it no more"):
+        handle.result(0)
