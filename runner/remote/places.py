@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import shlex
 import sys
@@ -270,6 +271,7 @@ class RayClient:
         self._joined = False
 
     def open(self) -> str:
+        _send_token()
         import ray
 
         if ray.is_initialized():
@@ -281,7 +283,10 @@ class RayClient:
             except (ConnectionError, RuntimeError, ValueError) as exc:
                 if attempt == 1 and _SERVER_HUNG in str(exc):
                     continue
-                raise RunnerError(f"no Ray at {self._address} lets us in: {' '.join(str(exc).split())}") from exc
+                raise RunnerError(
+                    f"no Ray at {self._address} lets us in: {' '.join(str(exc).split())}; where that Ray asks for a token, set "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                ) from exc
         self._joined = True
         return f"{self._address}, by Ray Client"
 
@@ -326,3 +331,11 @@ class RayClient:
 
     def removal(self) -> str:
         return ""
+
+
+def _send_token() -> None:
+    """Have Ray Client send the token that this machine has. `ray.init` of other addresses looks for one by itself."""
+    from runner.remote.address import OwnToken
+
+    if "RAY_AUTH_MODE" not in os.environ and OwnToken().read():
+        os.environ["RAY_AUTH_MODE"] = "token"
