@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,22 @@ def test_a_job_that_is_looked_at_while_it_is_submitted_is_not_lost(tmp_path: Pat
     handle._looked_at = 0.0
     with pytest.raises(JobLost, match="cluster gpu knows of it no more"):
         handle.result(0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_token", "then"), [(None, True, "token"), (None, False, None), ("disabled", True, "disabled")]
+)
+def test_ray_client_sends_the_token_that_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None, has_token: bool, then: str | None
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", mode or "")
+    if mode is None:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+    if has_token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("secret")
+    places._send_token()
+    assert os.environ.get("RAY_AUTH_MODE") == then
