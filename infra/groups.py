@@ -120,18 +120,6 @@ class Group(Model):
     overrides: Raw = Field(default_factory=dict)
     """Merged into the group as it is rendered (headGroupSpec or an item of workerGroupSpecs); list items go by name."""
 
-    @field_validator("env", mode="before")
-    @classmethod
-    def _env_as_text(cls, env: Any) -> Any:
-        """YAML gives ``A: 1`` and ``B: true``; the environment is text."""
-        if not isinstance(env, Mapping):
-            return env
-        spelled = {True: "true", False: "false"}
-        return {
-            key: spelled.get(value) if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
-            for key, value in env.items()
-        }
-
     @field_validator("env")
     @classmethod
     def _env_holds_no_secret(cls, env: dict[str, str | SecretKey]) -> dict[str, str | SecretKey]:

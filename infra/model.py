@@ -84,6 +84,13 @@ def _number_as_text(value: Any) -> Any:
     return format(value, ".15g") if isinstance(value, float) else str(value) if isinstance(value, int) else value
 
 
+def _env_as_text(value: Any) -> Any:
+    """YAML gives ``A: 1`` and ``B: true``; the environment is text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
 def _as_json(value: dict[str, Any]) -> Any:
     """A copy, as JSON holds it: what a builder's caller still has in hand is not part of a spec."""
     try:
@@ -101,7 +108,7 @@ Quantity = Annotated[
 Bytes = Annotated[Quantity, AfterValidator(names.memory)]
 Image = Annotated[str, AfterValidator(names.image)]
 EnvName = Annotated[str, AfterValidator(names.env_name)]
-EnvText = Annotated[str, Field(json_schema_extra={"type": ["string", "number", "boolean"]})]
+EnvText = Annotated[str, BeforeValidator(_env_as_text), Field(json_schema_extra={"type": ["string", "number", "boolean"]})]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Labels = dict[Annotated[str, AfterValidator(names.label_key)], Annotated[str, AfterValidator(names.label_value)]]
 OwnLabels = dict[Annotated[str, AfterValidator(names.own_label_key)], Annotated[str, AfterValidator(names.label_value)]]

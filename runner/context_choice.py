@@ -133,9 +133,13 @@ def _say_unused(manifest: Manifest | None) -> None:
 
 
 def check_sent(spec: ClusterSpec, wanted: Environment) -> None:
-    """Refuse what cannot reach a cluster whose driver is not this process."""
+    """Refuse what cannot reach a cluster whose driver is not this process, or what cannot run there."""
     from infra.secrets_in_specs import variables
+    from runner.environments.own_requirements import pins
+    from runner.environments.runtime_env import with_requirements
 
+    if wanted.installer:
+        with_requirements(wanted, pins())  # as the driver will do it
     plain = sorted(name for name, value in wanted.secrets.items() if not list(variables(value)))
     if plain:
         raise BadInput(

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from infra.secrets_in_specs import REFERENCE, from_environment, looks_secret, variables
 from infra.spec import parse_spec
 from runner.environments.environment import INSTALLERS, Environment
+from runner.environments.own_requirements import SAME_VERSION
 from runner.errors import BadInput
 from runner.manifests.manifest import DEFAULT_IMAGE, Manifest, ManifestKind
-from runner.manifests.requirements import requirement_name
+from runner.manifests.requirements import parse, pinned_version, requirement_name
 
 if TYPE_CHECKING:
     from infra.spec import KubeRayClusterSpec
@@ -55,10 +56,12 @@ def environment(
 
 
 def with_requirements(given: Environment, requirements: Sequence[str]) -> Environment:
-    """`given` with requirements that it installs besides its own; those that it names already stay as they are.
+    """`given` with requirements of ours, pinned, beside its own.
+
+    Those that it names itself stay as they are; of pylance and pyarrow, which write files, ours takes the place of a looser one.
 
     Raises:
-        BadInput: its conda environment is one of the nodes', which cannot be added to.
+        BadInput: it wants another pylance or pyarrow; its conda environment is one of the nodes', which cannot be added to.
     """
     if not requirements:
         return given
@@ -67,7 +70,7 @@ def with_requirements(given: Environment, requirements: Sequence[str]) -> Enviro
     if installer == "conda":
         return replace(given, runtime_env={**given.runtime_env, "conda": _conda_with(wanted, requirements)})
     options = dict(wanted) if isinstance(wanted, Mapping) else _options(installer, wanted)
-    options["packages"] = [*options["packages"], *_missing(requirements, options["packages"])]
+    options["packages"] = _with_own(options["packages"], requirements)
     return replace(given, runtime_env={**given.runtime_env, installer: options})
 
 
@@ -182,9 +185,21 @@ def _replaced(tree: Any) -> Any:
     return REFERENCE.sub(r"${\1}", tree) if isinstance(tree, str) else tree
 
 
-def _missing(requirements: Iterable[str], packages: Iterable[str]) -> list[str]:
-    named = {requirement_name(line) for line in packages}
-    return [line for line in requirements if requirement_name(line) not in named]
+def _with_own(packages: Iterable[str], requirements: Iterable[str]) -> list[str]:
+    own = {requirement_name(line): line for line in requirements}
+    kept = [line for line in packages if not _gives_way(line, own.get(requirement_name(line)))]
+    named = {requirement_name(line) for line in kept}
+    return [*kept, *(line for name, line in own.items() if name not in named)]
+
+
+def _gives_way(line: str, own: str | None) -> bool:
+    """Whether a requirement leaves its place to ours: what writes files has to be the client's version exactly."""
+    if own is None or requirement_name(own) not in SAME_VERSION:
+        return False
+    wanted, (pin,) = parse(line), parse(own).specifier
+    if not wanted.specifier.contains(pin.version, prereleases=True):
+        raise BadInput(f"{line}: workers write files with {own}, as this client does; leave it out, or install that version here")
+    return wanted.url is None and pinned_version(wanted) is None
 
 
 def _conda_with(conda: Any, requirements: Sequence[str]) -> dict[str, Any]:
@@ -198,4 +213,4 @@ def _conda_with(conda: Any, requirements: Sequence[str]) -> dict[str, Any]:
     rest = [each for each in dependencies if not (isinstance(each, Mapping) and "pip" in each)]
     if "pip" not in [str(each).partition("=")[0].strip() for each in rest]:
         rest.append("pip")
-    return {**conda, "dependencies": [*rest, {"pip": [*inner, *_missing(requirements, inner)]}]}
+    return {**conda, "dependencies": [*rest, {"pip": _with_own(inner, requirements)}]}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from infra.errors import BadSpec
-from infra.model import EnvName, Image, Model, Raw
+from infra.model import EnvName, EnvText, Image, Model, Raw
 from infra.secrets_in_specs import REFERENCE, referenced, referenced_tree
 from runner.errors import BadInput
 from runner.manifests import conda_environment
@@ -100,7 +100,7 @@ class Manifest(Model):
     """Of all worker groups. Default: the cluster's."""
     gpu_worker_image: Image | None = None
     """Of worker groups with GPUs. Default: `worker_image`."""
-    env_vars: dict[EnvName, str] = Field(default_factory=dict)
+    env_vars: dict[EnvName, EnvText] = Field(default_factory=dict)
     """Environment of workers; secrets as `${env:NAME}`."""
     delete_local_zips: bool = True
     """Remove the packages' zip files once they are uploaded."""

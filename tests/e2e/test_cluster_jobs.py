@@ -270,6 +270,11 @@ def test_ray_init_kwargs_that_mean_nothing_to_a_job_are_refused_by_name(db: Conn
         db.context(cluster="far")
 
 
+def test_another_pyarrow_than_the_client_s_is_refused_before_a_job(db: Connection, address: str) -> None:
+    with pytest.raises(BadInput, match=r"pyarrow==1\.0\.0: workers write files with pyarrow=="):
+        db.context(cluster=address, runtime_env={"pip": ["pyarrow==1.0.0"]})
+
+
 def test_async_with(db: Connection, table: Table, address: str, log: Path) -> None:
     import asyncio
 

@@ -115,6 +115,11 @@ def test_a_secret_that_a_variable_holds_is_kept_as_its_reference(monkeypatch: py
     assert manifest.conda["variables"] == {"API_TOKEN": "${env:API_TOKEN}"}
 
 
+def test_variables_are_text_however_yaml_reads_them() -> None:
+    manifest = Manifest.parse({"name": "a", "env_vars": {"COUNT": 4, "RATIO": 0.5, "ON": True}})
+    assert manifest.env_vars == {"COUNT": "4", "RATIO": "0.5", "ON": "true"}
+
+
 def test_addresses_without_secrets_are_taken() -> None:
     urls = ["own @ git+ssh://git@github.com/me/own@v1", "two @ https://example.com/two@v1.whl", "three @ https://h/?at=a@b"]
     assert Manifest(name="a", pip=urls).pip == urls

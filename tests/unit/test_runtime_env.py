@@ -235,6 +235,19 @@ def test_own_requirements_go_with_those_of_pip_uv_and_conda() -> None:
     assert with_requirements(environment(), []) == Environment()
 
 
+@pytest.mark.parametrize("kind", ["pip", "uv", "conda"])
+def test_what_writes_files_is_the_client_s_version(kind: str) -> None:
+    def together(line: str) -> list[str]:
+        fields = {"conda": {"dependencies": ["pip", {"pip": [line]}]}} if kind == "conda" else {"pip": [line]}
+        made = with_requirements(environment(Manifest.parse({"name": "m", "kind": kind, **fields})), OWN).runtime_env[kind]
+        return made["dependencies"][1]["pip"] if kind == "conda" else made["packages"]
+
+    assert together("pyarrow>=22") == OWN
+    assert together("pyarrow==22.0.0") == ["pyarrow==22.0.0", "pylance==14.0.2"]
+    with pytest.raises(BadInput, match=r"^pyarrow==23\.0\.0: workers write files with pyarrow==22\.0\.0, as this client does"):
+        together("pyarrow==23.0.0")
+
+
 def test_hashed_requirements_of_pip_go_by_uv_which_takes_others_beside_them() -> None:
     found = environment(Manifest(name="m", pip=[f"attrs==25.1.0 {HASH}"]))
     assert set(found.runtime_env) == {"uv"}
