@@ -15,7 +15,6 @@ from typing import Any
 from infra import labels
 from infra.backfill_spec import BackfillSpec
 from infra.body import API_VERSION, network_policy_body, ray_cluster_body
-from infra.files import to_yaml
 from infra.parts import UpgradeStrategy
 from infra.secrets_in_specs import OPTION_VARIABLE
 from infra.spec import KubeRayClusterSpec, parse_spec
@@ -107,7 +106,7 @@ def ray_job_spec(spec: BackfillSpec, cluster: KubeRayClusterSpec, driver: Driver
         # The operator submits it by itself: without a pod that waits, and again where the head has started anew.
         "submissionMode": "HTTPMode",
         "entrypoint": driver.entrypoint,
-        "runtimeEnvYAML": to_yaml(dict(driver.runtime_env)),
+        "runtimeEnvYAML": json.dumps(dict(driver.runtime_env), indent=1, ensure_ascii=False),  # JSON is YAML
     }
     if spec.active_deadline_seconds is not None:
         made["activeDeadlineSeconds"] = spec.active_deadline_seconds

@@ -142,7 +142,7 @@ class BackfillSpec(Model):
 
     @field_validator("manifest")
     @classmethod
-    def _manifest_holds_no_secret(cls, manifest: str | Raw | None) -> str | Raw | None:
+    def _manifest_is_given(cls, manifest: str | Raw | None) -> str | Raw | None:
         if manifest == "":
             raise ValueError("it is empty; give a file, a name, or the manifest itself")
         return manifest

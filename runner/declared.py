@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +142,7 @@ def _uploads(spec: BackfillSpec, cluster: KubeRayClusterSpec, wanted: Environmen
 
 def _source(spec: BackfillSpec, send: bool) -> dict[str, Any]:
     """Where a run finds Infill's own source, for `runner.remote.bootstrap`."""
-    from runner.environments.worker_setup import own_source
-
-    data = own_source(zipfile.ZIP_STORED)
-    name = f"{hashlib.sha256(data).hexdigest()}.zip"
+    name, data = _own_source()
     store = Store(spec.database, _options(spec))
     if send and store.modified(f"{SOURCES}/{name}") is None:
         store.put(f"{SOURCES}/{name}", data)
@@ -157,3 +155,12 @@ def _source(spec: BackfillSpec, send: bool) -> dict[str, Any]:
         "prefix": OPTION_VARIABLE,
         "obstore": pins(("obstore",))[0],
     }
+
+
+@cache
+def _own_source() -> tuple[str, bytes]:
+    """Infill's own source under its hash; not compressed, so that it has the same one wherever it was packed."""
+    from runner.environments.worker_setup import own_source
+
+    data = own_source(zipfile.ZIP_STORED)
+    return f"{hashlib.sha256(data).hexdigest()}.zip", data

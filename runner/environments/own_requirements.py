@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata
 
 REQUIREMENTS = ("pylance", "pyarrow", "numpy", "cloudpickle", "obstore")
@@ -27,7 +28,12 @@ def installed_version(name: str) -> str | None:
 
 def pins(names: tuple[str, ...] = REQUIREMENTS) -> list[str]:
     """The versions that are installed here, as requirements."""
-    return [f"{name}=={metadata.version(name)}" for name in names]
+    return [f"{name}=={_own_version(name)}" for name in names]
+
+
+@cache
+def _own_version(name: str) -> str:
+    return metadata.version(name)
 
 
 def lacking(wanted: dict[str, str], has: dict[str, str | None]) -> list[str]:

@@ -112,7 +112,7 @@ def on_workers(environment: Environment, store: Store, values: Mapping[str, Any]
 
 @cache
 def own_source(compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip file of Infill's own packages, the same bytes for the same source; stored ones with every version of zlib."""
+    """A zip file of Infill's own packages, the same bytes for the same source."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", compression) as archive:
         for file in sorted(file for name in OURS for file in (OURS_IN / name).rglob("*.py")):

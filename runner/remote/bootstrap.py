@@ -27,6 +27,8 @@ def main(where: dict[str, Any]) -> None:
     """
     base = os.path.join(tempfile.gettempdir(), f"infill-{os.getuid()}")
     os.makedirs(base, mode=0o700, exist_ok=True)
+    if os.stat(base).st_uid != os.getuid():
+        raise SystemExit(f"infill: {base} is not a folder of this user; remove it, or set TMPDIR to a folder that is")
     source = os.path.join(base, where["name"])
     with open(f"{source}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several drivers may start at once; the lock ends with the process

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
 
 from infra.backfill_files import cluster_of, json_schema, read_backfill, read_backfills
 from infra.errors import BadSpec
 from infra.spec import parse_spec
+from runner.cli.main import app
 from tests.unit.declared_backfills import PLAIN, backfill, cluster
 
 SECRET = {"secret": "s3", "key": "key"}
@@ -118,3 +121,8 @@ def test_the_schema_takes_what_is_taken_and_knows_every_field(tmp_path: Path) ->
         assert read_backfill(tmp_path / "a.yaml").name == "captions"
     assert [error.message for error in validator.iter_errors({**PLAIN, "on_exit": "keep"})] != []
     assert all("description" in field for name, field in schema["properties"].items() if name != "table")
+
+
+def test_the_schema_is_printed() -> None:
+    printed = CliRunner().invoke(app, ["clusters", "schema", "--backfill"]).stdout
+    assert json.loads(printed) == json_schema()
