@@ -18,14 +18,22 @@ def read_spec(path: str | Path) -> ClusterSpec:
     Raises:
         BadSpec: no such file, no YAML, or a wrong spec; with file, field and remedy.
     """
+    return parse_spec(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML or JSON file holds.
+
+    Raises:
+        BadSpec: no such file, or no YAML.
+    """
     file = Path(path)
     try:
-        data = yaml.safe_load(file.read_text())
+        return yaml.safe_load(file.read_text())
     except OSError as exc:
         raise BadSpec(f"cannot read {file}: {exc.strerror or exc}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise BadSpec(f"{file} is not YAML: {' '.join(str(exc).split())}") from None
-    return parse_spec(data, str(file))
 
 
 def read_folder(folder: str | Path) -> dict[str, ClusterSpec]:

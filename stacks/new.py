@@ -1,4 +1,4 @@
-"""A new folder of clusters: what `infill clusters init` writes."""
+"""A new folder of clusters and prices: what `infill clusters init` writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from infra.errors import BadSpec
 
 STACKS = ("dev", "gpu", "eks")
+PRICES = "prices.yaml"
 
 _PROJECT = """\
 name: infill
@@ -24,7 +25,7 @@ declare("clusters")
 
 
 def write_project(folder: str | Path) -> list[Path]:
-    """Write a Pulumi project with the stacks dev, gpu and eks.
+    """Write a Pulumi project with the stacks dev, gpu and eks, and a price table to fill in.
 
     Returns:
         The files written.
@@ -33,7 +34,7 @@ def write_project(folder: str | Path) -> list[Path]:
         BadSpec: one of them is there already; nothing is written then.
     """
     place, here = Path(folder), files("stacks")
-    contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM}
+    contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM, PRICES: here.joinpath(PRICES).read_text()}
     for stack in STACKS:
         contents[f"Pulumi.{stack}.yaml"] = here.joinpath(f"Pulumi.{stack}.yaml").read_text()
         contents[f"clusters/{stack}.yaml"] = here.joinpath("clusters", f"{stack}.yaml").read_text()
