@@ -12,6 +12,7 @@ from runner.cli.checkpoints import checkpoints_app
 from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
+from runner.cli.doctor import doctor
 from runner.cli.eks import eks_token
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
@@ -171,6 +172,7 @@ def errors(
 
 app.command("package")(package)
 app.command("eks-token")(eks_token)
+app.command("doctor")(doctor)
 
 
 _ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")
