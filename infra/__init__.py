@@ -20,15 +20,18 @@ if TYPE_CHECKING:
         KubeRayClusterBuilder,
         LocalRayClusterBuilder,
     )
+    from infra.costs import ClusterCost, cluster_cost
     from infra.errors import BadSpec, InfraError, NotAllowed
     from infra.groups import HeadGroup, WorkerGroup
     from infra.parts import K8sConfigMethod, UpgradeStrategy
+    from infra.prices import PriceTable, find_prices, read_prices
     from infra.rayimage import RayImage, RayImageArgs
     from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec
 
 _HOMES = {
     "BadSpec": "infra.errors",
     "Cluster": "infra.builder",
+    "ClusterCost": "infra.costs",
     "ClusterSpec": "infra.spec",
     "ExternalClusterSpec": "infra.spec",
     "ExternalRayClusterBuilder": "infra.builder",
@@ -41,17 +44,22 @@ _HOMES = {
     "LocalClusterSpec": "infra.spec",
     "LocalRayClusterBuilder": "infra.builder",
     "NotAllowed": "infra.errors",
+    "PriceTable": "infra.prices",
     "RayImage": "infra.rayimage",
     "RayImageArgs": "infra.rayimage",
     "UpgradeStrategy": "infra.parts",
     "WorkerGroup": "infra.groups",
+    "cluster_cost": "infra.costs",
+    "find_prices": "infra.prices",
     "parse_spec": "infra.spec",
     "ray_cluster_body": "infra.body",
+    "read_prices": "infra.prices",
 }
 
 __all__ = [
     "BadSpec",
     "Cluster",
+    "ClusterCost",
     "ClusterSpec",
     "ExternalClusterSpec",
     "ExternalRayClusterBuilder",
@@ -64,12 +72,16 @@ __all__ = [
     "LocalClusterSpec",
     "LocalRayClusterBuilder",
     "NotAllowed",
+    "PriceTable",
     "RayImage",
     "RayImageArgs",
     "UpgradeStrategy",
     "WorkerGroup",
+    "cluster_cost",
+    "find_prices",
     "parse_spec",
     "ray_cluster_body",
+    "read_prices",
 ]
 
 
