@@ -27,6 +27,10 @@ POLICY = """\
 What clusters may be, `policy.yaml` beside the folder of clusters; see [Policies](../policy.md). `infill policy schema` prints
 this as JSON Schema.
 """
+PRICES = """\
+What things cost, `prices.yaml`; see [Operations](../operations.md#prices). `infill clusters schema prices` prints this as JSON
+Schema.
+"""
 STACK = """\
 What `Pulumi.<stack>.yaml` may set for the program in `stacks/`, each key as `infill:<key>`; see [Clusters](../clusters.md#stacks).
 """
@@ -55,7 +59,7 @@ def _readme() -> str:
 
 
 def _files() -> dict[str, str]:
-    from infra import backfill_files, policy
+    from infra import backfill_files, policy, prices
     from infra.files import json_schema
     from runner.manifests.manifest import Manifest
     from stacks.settings import Settings
@@ -68,5 +72,6 @@ def _files() -> dict[str, str]:
         "manifest-file": fields(schema(Manifest), "Manifest file", MANIFEST),
         "backfill-file": fields(backfill_files.json_schema(), "Backfill file", BACKFILL),
         "policy-file": fields(policy.json_schema(), "Policy file", POLICY),
+        "price-table": fields(prices.json_schema(), "Price table", PRICES),
         "stack-config": fields(schema(Settings), "Stack config", STACK),
     }

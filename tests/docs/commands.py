@@ -29,7 +29,7 @@ NEEDS_JOB_ON_A_CLUSTER = {("jobs", "attach"), ("jobs", "logs"), ("jobs", "cancel
 NEEDS_BUILDER = {("manifests", "build")}
 NEEDS_AWS = {("eks-token",)}
 ELSEWHERE = NEEDS_KUBERNETES | NEEDS_JOB_ON_A_CLUSTER | NEEDS_BUILDER | NEEDS_AWS
-MAY_FIND_SOMETHING = {("manifests", "diff"), ("manifests", "check"), ("policy", "check")}
+MAY_FIND_SOMETHING = {("manifests", "diff"), ("manifests", "check"), ("policy", "check"), ("doctor",)}
 """Commands whose exit code says whether they found something; and so has `render --check`."""
 HERE = ("inline", "local")
 OTHERS = {"aws", "cd", "cp", "eksctl", "export", "gcloud", "git", "helm", "kubectl", "mkdir", "pulumi", "source"}
@@ -69,12 +69,12 @@ class Command:
         """Whether it needs a cluster, or something else that is not here."""
         words = self.arguments or []
         cluster = _option(words, "--cluster")
-        return (
-            tuple(words[:2]) in ELSEWHERE
-            or tuple(words[:1]) in ELSEWHERE
-            or (cluster is not None and cluster not in HERE)
-            or "--stack" in words
-        )
+        return self.is_one_of(ELSEWHERE) or (cluster is not None and cluster not in HERE) or "--stack" in words
+
+    def is_one_of(self, commands: set[tuple[str, ...]]) -> bool:
+        """Whether it begins with the words of one of them."""
+        words = self.arguments or []
+        return any(tuple(words[: len(one)]) == one for one in commands)
 
 
 def commands_of(text: str) -> list[Command]:
@@ -120,7 +120,7 @@ def run(command: Command, folder: Path) -> None:
     shown = f"{shlex.join(command.words)}\n{done.output}"
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise AssertionError(shown) from done.exception
-    finds = tuple((command.arguments or [])[:2]) in MAY_FIND_SOMETHING or "--check" in command.words
+    finds = command.is_one_of(MAY_FIND_SOMETHING) or "--check" in command.words
     good = (0, 1, 2) if finds else (0,)
     refused = command.output.startswith(("error: ", "runner: "))
     assert (done.exit_code == 2) if refused else (done.exit_code in good), f"exit code {done.exit_code}: {shown}"

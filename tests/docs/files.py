@@ -10,6 +10,7 @@ import yaml
 
 from infra.backfill_spec import BackfillSpec
 from infra.policy import Policy
+from infra.prices import PriceTable
 from infra.spec import parse_spec
 from runner.manifests.manifest import load_manifest
 from stacks.settings import Settings
@@ -41,10 +42,8 @@ def _kind(document: dict[str, Any], title: str | None) -> str:
         return path.parent.name if path.parent.name in _READERS else path.name
     if set(document) & {"head_group", "worker_groups", "address", "network_policy", "gcs_fault_tolerance"}:
         return "clusters"
-    for kind, keys in {"backfills": {"database"}, "config": {"config"}, "policy.yaml": {"registries"}}.items():
-        if keys & set(document):
-            return kind
-    return "manifests"
+    own = {"database": "backfills", "config": "config", "registries": "policy.yaml", "currency": "prices.yaml"}
+    return next((kind for key, kind in own.items() if key in document), "manifests")
 
 
 def _cluster(document: dict[str, Any], file: Path) -> None:
@@ -67,10 +66,15 @@ def _policy(document: dict[str, Any], file: Path) -> None:
     Policy.parse(document)
 
 
+def _prices(document: dict[str, Any], file: Path) -> None:
+    PriceTable.parse(document)
+
+
 _READERS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "backfills": _backfill,
     "clusters": _cluster,
     "manifests": _manifest,
     "config": _stack,
     "policy.yaml": _policy,
+    "prices.yaml": _prices,
 }

@@ -162,6 +162,7 @@ def _prepared(page: Page) -> Iterator[None]:
         mock.patch.object(context_choice, "context_of", _here),
         mock.patch.object(sys, "dont_write_bytecode", True),
         mock.patch.object(sys, "path", [str(page.folder), *sys.path]),
+        mock.patch("runner.estimating.LocalContext", lambda _, **options: LocalContext("inline", **options)),
         mock.patch("infra.registry.pinned", lambda image: f"{image}@sha256:{'0' * 64}"),
         mock.patch.dict("os.environ", environment),
         LocalContext("inline", store=db.store),
