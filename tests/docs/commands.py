@@ -25,10 +25,10 @@ from runner.cli import app
 from tests.docs.blocks import ROOT
 
 NEEDS_KUBERNETES = {("diff",), *(("clusters", name) for name in ("diff", "up", "down", "status", "gc"))}
-NEEDS_JOB_ON_A_CLUSTER = {("jobs", "attach"), ("jobs", "logs"), ("jobs", "cancel"), ("jobs", "resume")}
+NEEDS_TERMINAL = {("top",)}
 NEEDS_BUILDER = {("manifests", "build")}
 NEEDS_AWS = {("eks-token",)}
-ELSEWHERE = NEEDS_KUBERNETES | NEEDS_JOB_ON_A_CLUSTER | NEEDS_BUILDER | NEEDS_AWS
+ELSEWHERE = NEEDS_KUBERNETES | NEEDS_TERMINAL | NEEDS_BUILDER | NEEDS_AWS
 MAY_FIND_SOMETHING = {("manifests", "diff"), ("manifests", "check"), ("policy", "check"), ("doctor",)}
 """Commands whose exit code says whether they found something; and so has `render --check`."""
 HERE = ("inline", "local")
@@ -69,6 +69,8 @@ class Command:
         """Whether it needs a cluster, or something else that is not here."""
         words = self.arguments or []
         cluster = _option(words, "--cluster")
+        if "--once" in words:
+            return False
         return self.is_one_of(ELSEWHERE) or (cluster is not None and cluster not in HERE) or "--stack" in words
 
     def is_one_of(self, commands: set[tuple[str, ...]]) -> bool:

@@ -8,6 +8,7 @@ checked, and nothing is provisioned.
 from __future__ import annotations
 
 import importlib
+import json
 import linecache
 import re
 import sys
@@ -34,7 +35,7 @@ from tests.docs.files import check_yaml
 from tests.unit.pulumi_mocks import run_program
 
 BUCKET = "s3://bucket/db"
-BLOCK, COMMAND = "Python and YAML blocks", "command lines"
+BLOCK, COMMAND = "blocks of Python, YAML and JSON", "command lines"
 RUN, PARSED, OTHER, EXCUSED = "run", "parsed", "of other programs", "excused"
 KUBECONFIG = """\
 apiVersion: v1
@@ -45,6 +46,8 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 """
 _PULUMI = re.compile(r"^import pulumi|\b(RayCluster|GitOps)\(", flags=re.M)
+_JOB = re.compile(r"\b2026\d{4}\b(?!-)")
+JOB = "20261123-120000-0000000"
 _INIT = re.compile(r"^\$ (infill|python -m runner) clusters init", flags=re.M)
 _context_of = context_choice.context_of
 
@@ -84,7 +87,7 @@ class Page:
             for done in self._console(block):
                 yield COMMAND, done
         else:
-            checks = {"python": self._python, "yaml": self._yaml}
+            checks = {"python": self._python, "yaml": self._yaml, "json": self._json}
             assert block.language in checks, f"nothing checks a block of {block.language!r}: say why by <!-- not run: ... -->"
             checks[block.language](block)
             yield BLOCK, RUN
@@ -109,10 +112,14 @@ class Page:
     def _yaml(self, block: Block) -> None:
         check_yaml(block.text, block.title, self.folder)
 
+    def _json(self, block: Block) -> None:
+        json.loads(block.text)
+
     def _console(self, block: Block) -> Iterator[str]:
         if "images" in block.text:
             self._complete(block.text)
-        for command in commands.commands_of(block.text.replace(BUCKET, str(self.bucket))):
+        text = _JOB.sub(lambda _: self._job(), block.text)
+        for command in commands.commands_of(text.replace(BUCKET, str(self.bucket))):
             if command.is_script:
                 commands.run_script(command)
                 yield RUN
@@ -131,6 +138,16 @@ class Page:
             db = runner.connect(database)
             _complete(db, text)
         self.names.setdefault("images", db.open_table("images"))
+
+    def _job(self) -> str:
+        """The id of a job that both databases have, for the one that a page names by the day."""
+        for database in (self.bucket, self.database):
+            db = runner.connect(database)
+            if not any(record.job_id == JOB for record in db.jobs()):
+                _complete(db, "filename_len")
+                db.open_table("images").backfill("filename_len", force=True, progress=False)
+                _rename_job(db)
+        return JOB
 
     def _write(self, block: Block) -> None:
         assert block.title is not None
@@ -203,6 +220,16 @@ def _define(db: Connection) -> None:
         db.define_manifest(name, ManifestFactory.create_pip(name).pip(["humanize==4.12.0"]).build())
     for name in ("gpu", "images"):
         db.define_cluster(name, infra.Cluster.create_kuberay(name).build())
+
+
+def _rename_job(db: Connection) -> None:
+    """Give the latest job the id that it has in both databases."""
+    record = db.jobs()[0]
+    folder = Path(db.uri) / "_runner" / "jobs"
+    for file in folder.glob(f"{record.job_id}.*"):
+        text = file.read_bytes().replace(record.job_id.encode(), JOB.encode())
+        file.with_name(file.name.replace(record.job_id, JOB)).write_bytes(text)
+        file.unlink()
 
 
 def _complete(db: Connection, text: str) -> None:
