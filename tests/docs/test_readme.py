@@ -38,8 +38,7 @@ def test_the_python_blocks_of_the_readme_run_and_compute_what_they_say(tmp_path:
 
 
 def test_the_cluster_file_of_the_readme_is_the_cluster_of_its_script() -> None:
-    (text,) = [block.text for block in BLOCKS if block.language == "yaml"]
-    file = parse_spec(yaml.safe_load(text))
+    file = parse_spec(yaml.safe_load(next(block.text for block in BLOCKS if block.language == "yaml")))
     assert isinstance(file, KubeRayClusterSpec)
     assert [(group.name, group.cpus, group.gpus, group.max_replicas) for group in file.worker_groups] == [
         ("cpu", "8", 0, 20),
