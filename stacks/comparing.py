@@ -6,10 +6,14 @@ from infra import labels
 from infra.drift import Declared, Drift, compare
 from infra.errors import InfraError
 from infra.kube import Access, access_of
+from infra.spec import KubeRayClusterSpec
 from stacks.preparing import Prepared, prepare_backfill
 from stacks.project import DeclaredStack, Project
 from stacks.rendering import stack_bodies
 from stacks.settings import operator_settings
+
+ANY = "any"
+"""Name of a cluster that says only how Kubernetes is reached."""
 
 
 def drift_of(project: Project) -> list[Drift]:
@@ -19,9 +23,12 @@ def drift_of(project: Project) -> list[Drift]:
     """
     declared: list[Declared] = []
     operators: dict[Access, str] = {}
+    others: list[Access] = []
     lost: list[Drift] = []
     for stack in project.stacks:
         try:
+            if stack.name and not stack.places:  # what it made is there until the next `up`
+                others.append(access_of(KubeRayClusterSpec(name=ANY, **stack.settings.of_clusters())))
             accesses = {spec.name: access_of(spec) for spec in stack.places}
             backfills = [prepare_backfill(backfill, send=False) for backfill in stack.backfills]
         except InfraError as exc:
@@ -31,7 +38,7 @@ def drift_of(project: Project) -> list[Drift]:
         if given := operator_settings(stack.settings):
             operators |= dict.fromkeys(accesses.values(), given.version)
     names = {stack.label for stack in project.stacks} | {None}
-    return [*compare(declared, names, operators), *lost]
+    return [*compare(declared, names, operators, others), *lost]
 
 
 def _declared(stack: DeclaredStack, backfills: list[Prepared], accesses: dict[str, Access]) -> list[Declared]:

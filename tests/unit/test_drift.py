@@ -101,6 +101,13 @@ def test_clusters_that_are_declared_no_more(folder: Path, fake: FakeKubernetes) 
     assert told(drift_of(read_project(folder)))[2:] == ["RayCluster here undeclared", "RayCluster theirs other"]
 
 
+def test_the_last_file_of_a_stack_is_gone(folder: Path, fake: FakeKubernetes) -> None:
+    old = stacked(running(specs(folder)["a"]), "p.dev")
+    fake.objects[ALL] = {"items": [old]}
+    (folder / "Pulumi.dev.yaml").write_text("config: {'infill:clusters': []}")
+    assert told(drift_of(read_project(folder))) == ["RayCluster a undeclared"]
+
+
 def test_all_that_a_cluster_becomes_is_compared(folder: Path, fake: FakeKubernetes) -> None:
     (folder / "clusters" / "b.yaml").unlink()
     write(folder, "a", network_policy={"from_blocks": ["10.0.0.0/8"]}, upgrade_strategy="NewCluster")
