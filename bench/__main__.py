@@ -59,7 +59,7 @@ def _tool_names(text: str) -> list[str]:
 
 
 def _chosen(workload: Workload, only: list[str] | None) -> bool:
-    """Whether a workload is asked for; W5 means both W5a and W5b."""
+    """Whether a workload is asked for; W5 means W5a and W5b, W12 likewise."""
     return only is None or workload.key in only or workload.key.rstrip("ab") in only
 
 

@@ -4,6 +4,7 @@ They import nothing but numpy and pyarrow, so that they load alike in every envi
 No `from __future__ import annotations` here: some tools look at the annotations themselves.
 """
 
+import asyncio
 import functools
 import hashlib
 import os
@@ -18,7 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 CALLS_VARIABLE = "BENCH_CALLS"
+SERVICE_VARIABLE = "BENCH_SERVICE"
 SLOW_SECONDS = 0.00037
+SETUP_SECONDS = 5.0
+CALLS_A_SECOND = 400.0
 DIMENSION = 256
 
 
@@ -50,6 +54,20 @@ def slow(seq: int) -> int:
     while time.perf_counter() < end:
         pass
     return 3 * seq + 1
+
+
+async def asked(seq: int) -> int:
+    """W9: what a service on this machine answers after 50 ms."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ[SERVICE_VARIABLE]))
+    writer.write(b"GET /%d HTTP/1.0\r\n\r\n" % seq)
+    answer = await reader.read()
+    writer.close()
+    return int(answer.rpartition(b"\r\n")[2])
+
+
+def load() -> None:
+    """W10: what loading a model takes."""
+    time.sleep(SETUP_SECONDS)
 
 
 @functools.cache
@@ -90,5 +108,7 @@ FUNCTIONS = {
         Function("vector_norm", vector_norm, "vector", pa.float32(), arrow=True),
         Function("digest", digest, "blob", pa.binary()),
         Function("slow", slow, "seq", pa.int64()),
+        Function("asked", asked, "seq", pa.int64()),
+        Function("loaded", text_len_arrow, "text", pa.int32(), arrow=True),
     )
 }

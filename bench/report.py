@@ -49,6 +49,8 @@ NOTES = """\
 - W6: the function takes 0.37 ms a row and notes each call. The process is killed with SIGKILL (67.5 %, 35 %, 50 % of
   the rows done, by round), its workers may go on until they end by themselves, then the same command runs again.
   Redone are calls beyond the first of a row, over the whole table. lance-ray is left out: it cannot resume.
+- W9: the service is a process on the same machine; each call is a connection of its own. W10: the median includes 5 s of
+  `setup`, once on each worker, all at the same time. W11: a column with `lance-encoding:blob`, the parameter `bytes`.
 - Foreign load is how many cores other processes of the machine kept busy during a run (told of runs over 2 s).
 """
 

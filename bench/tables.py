@@ -41,7 +41,7 @@ class TableSpec:
 
     @property
     def folder(self) -> str:
-        return f"{self.name}-{self.rows}"
+        return f"{self.name}-{self.rows}-{self.fragments}"
 
 
 def texts(start: int, rows: int, null_share: float) -> pa.Array:
@@ -67,6 +67,13 @@ def blobs(start: int, rows: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
+def encoded(start: int, rows: int) -> pa.RecordBatch:
+    """The same values in a column that Lance keeps as blobs, each apart."""
+    batch = _numbered(start, blob=blobs(start, rows).cast(pa.large_binary()))
+    kept = batch.schema.field("blob").with_metadata({"lance-encoding:blob": "true"})
+    return batch.cast(batch.schema.set(1, kept))
+
+
 def _numbered(start: int, **columns: pa.Array) -> pa.RecordBatch:
     rows = len(next(iter(columns.values())))
     return pa.record_batch({"seq": pa.array(np.arange(start, start + rows)), **columns})
@@ -77,6 +84,7 @@ MAKERS: dict[str, Callable[[int, int], pa.RecordBatch]] = {
     "full": lambda start, rows: _numbered(start, text=texts(start, rows, 0.0)),
     "vector": lambda start, rows: _numbered(start, vector=vectors(start, rows)),
     "blob": lambda start, rows: _numbered(start, blob=blobs(start, rows)),
+    "encoded": encoded,
     "number": lambda start, rows: _numbered(start, text=texts(start, rows, 0.0)),
 }
 
@@ -86,7 +94,7 @@ def _expect(batch: pa.RecordBatch, name: str) -> pa.Array:
     if name == "vector":
         values = np.asarray(batch.column("vector").flatten()).reshape(-1, DIMENSION)
         return pa.array(np.linalg.norm(values.astype(np.float64), axis=1).astype(np.float32))
-    if name == "blob":
+    if name in ("blob", "encoded"):
         return pa.array([hashlib.sha256(blob.as_buffer()).digest() for blob in batch.column("blob")], pa.binary())
     if name == "number":
         return pc.add(pc.multiply(batch.column("seq"), 3), 1)
@@ -114,6 +122,7 @@ def generate(spec: TableSpec, root: Path) -> Path:
         pa.RecordBatchReader.from_batches(schema, _batches(spec, expected)),
         folder / "db" / "t.lance",
         max_rows_per_file=spec.rows // spec.fragments,
+        data_storage_version="2.1" if spec.name == "encoded" else None,  # the last one with blobs of this encoding
     )
     lance.write_dataset(pa.Table.from_batches([MAKERS["text"](0, TINY_ROWS)]), folder / "db" / "tiny.lance")
     feather.write_feather(pa.table({OUTPUT: pa.chunked_array(expected)}), folder / "expected.feather")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bench.functions import CALLS_A_SECOND, SETUP_SECONDS
+
 Record = dict[str, Any]
 
 
@@ -80,6 +82,10 @@ def _targets() -> Iterator[Target]:
     yield Target("W6 redone a worker, worst round", 1, "s", _worst("W6", "ours", "redone_s_per_worker"))
     yield Target("W7 `inline`, process start to exit", 1.5, "s", _median("W7", "ours_inline", "wall_s"))
     yield Target("W8 second job, 1,000 rows", 0.3, "s", _median("W8", "ours", "job_s"))
+    yield Target("W9 job, of what the rate limit allows", 1 / 0.9, "x", _paced("W9", "ours"))
+    yield Target("W10 job, of its 5 s of setup", 1.2, "x", _of("W10", "ours", SETUP_SECONDS))
+    yield Target("W12a job, 1,000 fragments, of 8 fragments (W1)", 1.3, "x", _to("W12a", "W1", "ours"))
+    yield Target("W12b job, one fragment, of 8 fragments (W1)", 1.3, "x", _to("W12b", "W1", "ours"))
     for key in ("W1", "W2", "W3", "W4"):
         yield Target(f"{key} published bytes, of raw", 1.02, "x", _published(key))
         title = f"{key} published bytes, of one-process Lance's"
@@ -101,6 +107,36 @@ def _ratio(workload: str, ours: str, peer: str, field: str, *, memory: bool = Fa
     def value(results: Results) -> float | None:
         top = results.median(workload, ours, field, memory=memory)
         bottom = results.median(workload, peer, field, memory=memory)
+        return top / bottom if top is not None and bottom else None
+
+    return value
+
+
+def _of(workload: str, tool: str, seconds: float) -> Callable[[Results], float | None]:
+    """Job time as a multiple of some seconds."""
+
+    def value(results: Results) -> float | None:
+        job = results.median(workload, tool, "job_s")
+        return None if job is None else job / seconds
+
+    return value
+
+
+def _paced(workload: str, tool: str) -> Callable[[Results], float | None]:
+    """Job time as a multiple of what the rate limit alone takes for its rows."""
+
+    def value(results: Results) -> float | None:
+        job, rows = results.median(workload, tool, "job_s"), results.median(workload, tool, "rows_done")
+        return job / (rows / CALLS_A_SECOND) if job is not None and rows else None
+
+    return value
+
+
+def _to(workload: str, other: str, tool: str) -> Callable[[Results], float | None]:
+    """Job time as a multiple of another workload's."""
+
+    def value(results: Results) -> float | None:
+        top, bottom = results.median(workload, tool, "job_s"), results.median(other, tool, "job_s")
         return top / bottom if top is not None and bottom else None
 
     return value

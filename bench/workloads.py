@@ -12,6 +12,10 @@ FULL = TableSpec("full", 1_000_000, 8)
 VECTOR = TableSpec("vector", 200_000, 8)
 BLOB = TableSpec("blob", 100_000, 10)
 NUMBER = TableSpec("number", 200_000, 8)
+FEW = TableSpec("number", 4_000, 8)
+ENCODED = TableSpec("encoded", 20_000, 8)
+MANY_FRAGMENTS = TableSpec("text", 1_000_000, 1_000)
+ONE_FRAGMENT = TableSpec("text", 1_000_000, 1)
 QUICK_DIVISOR = 20
 MISSING_SHARE = 100
 
@@ -93,6 +97,7 @@ class Workload:
         return rows // MISSING_SHARE
 
 
+OURS = ("ours",)
 MAIN = ("ours", "lance", "lance_ray", "geneva", "geneva_default")
 WITH_INLINE = ("ours", "ours_inline", "lance", "lance_ray", "geneva", "geneva_default")
 PARTIAL = ("ours", "ours_inline", "lance", "geneva")
@@ -116,4 +121,9 @@ WORKLOADS = (
     ),
     Workload("W7", "cold: process start to exit, W1's job", TEXT, "text_len", WITH_INLINE, warm=False),
     Workload("W8", "second job in a warm context, 1,000 rows", TEXT, "text_len_arrow", WITH_INLINE, kind="small"),
+    Workload("W9", "4,000 calls of a coroutine, 400 a second at most, to a service that takes 50 ms", FEW, "asked", OURS),
+    Workload("W10", "1M strings, a class with 5 s of `setup`, `pc.utf8_length`", TEXT, "loaded", OURS),
+    Workload("W11", "20k values of 10 KiB in a blob column, SHA-256", ENCODED, "digest", OURS, memory=True),
+    Workload("W12a", "W1 with 1,000 fragments", MANY_FRAGMENTS, "text_len", ("ours", "lance")),
+    Workload("W12b", "W1 with one fragment", ONE_FRAGMENT, "text_len", ("ours", "lance")),
 )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runner.jobs import Job
     from runner.manifests.builder import GenevaManifest, ManifestFactory
     from runner.manifests.manifest import Manifest
+    from runner.model_files import model_files
     from runner.result import BackfillResult
     from runner.table import Table
 
@@ -43,6 +44,7 @@ _HOMES = {
     "Table": "runner.table",
     "UDF": "runner.functions",
     "connect": "runner.connection",
+    "model_files": "runner.model_files",
     "udf": "runner.functions",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "ManifestFactory",
     "Table",
     "connect",
+    "model_files",
     "udf",
 ]
 

@@ -47,6 +47,10 @@ class WorkerLost(RunnerError):
     """A worker process died again and again on the same task."""
 
 
+class DownloadFailed(RunnerError):
+    """A file that a function needs cannot be brought to a worker's machine."""
+
+
 class EnvironmentFailed(RunnerError):
     """What a manifest asks for cannot be installed on the workers, or a worker cannot take it in."""
 

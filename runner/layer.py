@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.backfill.carry import Former, carry
-from runner.backfill.checkpoint import StagedFragment, staging_root
+from runner.backfill.checkpoint import StagedFragment, kept, staging_root
 from runner.backfill.commit import Publisher, TableMoved
 from runner.backfill.driver import Meter
 from runner.backfill.plan import BackfillPlan, Part, Upstream, field_ids
@@ -223,9 +223,10 @@ class Layer:
     def _keep_settled(self, fragments: Sequence[StagedFragment]) -> None:
         """Remember rows that are done and NULL for when a compaction takes their files away."""
         for column in self._settings.columns:
-            paths = [c.settled for f in fragments for c in f.columns if c.column == column.name and c.settled]
-            if paths:
-                keys = (from_bytes(data) for data in map(self._store.get, paths) if data is not None)
+            names = [c.settled for f in fragments for c in f.columns if c.column == column.name and c.settled]
+            if names:
+                found = (kept(self._store, name) for name in names)
+                keys = (from_bytes(data) for data in found if data is not None)
                 SettledRows(self._store, self._job.table.name, column.name, column.spec.inputs).add(keys)
 
     def _start_over(self, moved: TableMoved) -> None:

@@ -227,7 +227,7 @@ class Store:
     @property
     def _store(self) -> Any:
         if self._inner is None:
-            self._inner = _open(self.uri, self.storage_options)
+            self._inner = open_store(self.uri, self.storage_options)
         return self._inner
 
 
@@ -252,7 +252,7 @@ def normalise_uri(uri: str | os.PathLike[str]) -> str:
     return str(Path(text).expanduser().absolute())
 
 
-def _open(uri: str, options: Mapping[str, str]) -> Any:
+def open_store(uri: str, options: Mapping[str, str]) -> Any:
     from obstore.store import LocalStore, from_url
 
     if "://" not in uri:

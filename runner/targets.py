@@ -54,11 +54,9 @@ class Request:
     def __post_init__(self) -> None:
         if not self.columns or len(set(self.columns)) != len(self.columns):
             raise BadInput(f"columns={list(self.columns)!r}: name at least one column, each once")
-        for name in ("concurrency", "batch_size", "timeout"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not value > 0):
-                raise BadInput(f"{name}={value!r} must be above 0")
-        for name in ("limit", "num_fragments", "commit_every"):
+        if self.timeout is not None and not (type(self.timeout) in (int, float) and self.timeout > 0):
+            raise BadInput(f"timeout={self.timeout!r} must be seconds, above 0; leave it out for no limit")
+        for name in ("concurrency", "batch_size", "limit", "num_fragments", "commit_every"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise BadInput(f"{name}={value!r} must be a whole number above 0; leave it out for no such bound")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import runner
+from bench import service
 from bench.functions import Function
 from bench.peers.common import Job, main
 from bench.peers.ours_functions import UDFS
@@ -20,7 +21,7 @@ class Ours:
     @contextmanager
     def session(self, job: Job) -> Iterator[None]:
         self.database = runner.connect(job.db)
-        with self.database.context(cluster=job.mode):
+        with service.running() if job.function == "asked" else nullcontext(), self.database.context(cluster=job.mode):
             yield
 
     def declare(self, table: str, column: str, function: Function) -> None:

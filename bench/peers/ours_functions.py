@@ -34,4 +34,18 @@ def slow(seq: int) -> int:
     return functions.slow(seq)
 
 
-UDFS = {function.name: function for function in (text_len, text_len_arrow, vector_norm, digest, slow)}
+@udf(data_type=pa.int64(), concurrency=64, rate_limit=functions.CALLS_A_SECOND)
+async def asked(seq: int) -> int:
+    return await functions.asked(seq)
+
+
+@udf(data_type=pa.int32())
+class Loaded:
+    def setup(self) -> None:
+        functions.load()
+
+    def __call__(self, text: pa.Array) -> pa.Array:
+        return pc.utf8_length(text)
+
+
+UDFS = {function.name: function for function in (text_len, text_len_arrow, vector_norm, digest, slow, asked)} | {"loaded": Loaded}

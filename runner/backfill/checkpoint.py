@@ -6,6 +6,7 @@ exactly what is still valid by looking for the folder; what is not valid any mor
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import urllib.parse
@@ -23,6 +24,8 @@ from runner.errors import RowError
 from runner.store import Store
 
 OFFSET = "_offset"
+NAMED = "base64:"
+MAX_NAMED_BYTES = 4096  # an object of its own is a round trip to write, one to read and one to delete, for each fragment
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class StagedColumn:
         rows: physical rows; must equal the fragment's when it is published.
         size: bytes.
         fits_inputs: whether all its values are known to be of their rows' inputs, or are marked where they are not.
-        settled: path of what is to be kept of its rows that are done and NULL, if there are any; see `settled`.
+        settled: what is to be kept of its rows that are done and NULL (see `settled`), as `Staging.keep` names it; or None.
     """
 
     column: str
@@ -102,6 +105,13 @@ class Staging:
             writer.write_batch(batch)
         self.store.put(f"{self.folder}/{int(offsets[0]):010d}-{uuid.uuid4().hex}.part", sink.getvalue().to_pybytes())
 
+    def keep(self, path: str, data: bytes) -> str:
+        """Save a few bytes as an object, or, where they are very few, in the name that `kept` finds them by."""
+        if len(data) <= MAX_NAMED_BYTES:
+            return NAMED + base64.b64encode(data).decode()
+        self.store.put(path, data)
+        return path
+
     def part_paths(self) -> list[str]:
         """Parts in ascending order of their first row."""
         return sorted(path for path, _ in self.store.objects(self.folder) if path.endswith(".part"))
@@ -129,6 +139,11 @@ class Staging:
         data = self.store.get(done_path(self.folder))
         found = StagedFragment.from_json(data) if data else None
         return None if found and found.errors and policy.then == "fail" else found
+
+
+def kept(store: Store, name: str) -> bytes | None:
+    """What `Staging.keep` saved; None where it is gone."""
+    return base64.b64decode(name.removeprefix(NAMED)) if name.startswith(NAMED) else store.get(name)
 
 
 def done_path(folder: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import collections
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from runner import console
 from runner.backfill import ray_worker
 from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 
 if TYPE_CHECKING:
     from runner.environments.worker_setup import WorkerSetup
 
+NODE_LABEL = "ray.io/node-id"  # on every node, by Ray
 MAX_FAILED_STARTS = 3
 MAX_SAID = 2000  # characters of an installer's error
 _CROSS = "\N{MULTIPLICATION SIGN} "  # what uv puts before an error
@@ -58,14 +61,29 @@ class ActorPool:
         self._starting: dict[Any, Any] = {}
         self._busy: set[Any] = set()
         self._failed_starts = 0
+        self._is_waiting = False
         ActorPool._all.add(self)
 
     def capacity(self) -> int:
-        """How many such actors fit on the nodes that are up, empty."""
+        """How many such actors fit on the nodes that are up and meant for them, empty."""
+        return sum(self._fitting(node["Resources"]) for node in self._nodes())
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """The nodes for such actors: without a GPU to use they leave nodes with one alone, while any other has room for one."""
         import ray
 
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        return sum(self._fitting(resources) for resources in alive)
+        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        if self.shape.num_gpus:
+            return alive
+        plain = [node for node in alive if not node["Resources"].get("GPU")]
+        return plain if any(self._fitting(node["Resources"]) for node in plain) else alive
+
+    def _avoided(self) -> list[str]:
+        """Ids of nodes that are not for such actors."""
+        import ray
+
+        meant = {node["NodeID"] for node in self._nodes()}
+        return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in meant]  # type: ignore[no-untyped-call]
 
     def _fitting(self, resources: dict[str, float]) -> int:
         asked = self.shape.resources or {"CPU": 1.0}
@@ -82,14 +100,19 @@ class ActorPool:
             raise BadInput(
                 f"no worker can be placed: one asks for {self.shape}, and no node here has that; lower num_cpus, num_gpus or memory"
             )
+        if not capacity and not self._is_waiting:
+            console.say(f"no node that is up has room for a worker, which asks for {self.shape}; waiting for one")
+        self._is_waiting = not capacity
         for other in list(ActorPool._all):
             if other is not self:
                 other.release_idle()
         with self._lock:
             running = len(self._idle) + len(self._busy)
             limit = capacity if self._fixed else max(capacity, running) + max(2, running)
-            for _ in range(min(wanted, limit) - running - len(self._starting)):
-                actor = _new_actor(self.shape, self._setup)
+            more = min(wanted, limit) - running - len(self._starting)
+            avoided = self._avoided() if more > 0 else []
+            for _ in range(more):
+                actor = _new_actor(self.shape, self._setup, avoided)
                 self._starting[actor.ready.remote()] = actor
 
     def count_user(self, change: int) -> None:
@@ -199,12 +222,14 @@ def _installer_says(text: str) -> str:
     return " ".join(lines[first:])[:MAX_SAID]
 
 
-def _new_actor(shape: Shape, setup: WorkerSetup) -> Any:
+def _new_actor(shape: Shape, setup: WorkerSetup, avoided: Sequence[str]) -> Any:
     import ray
 
     options: dict[str, Any] = {"num_cpus": shape.num_cpus, "num_gpus": shape.num_gpus, "max_restarts": 0}
     if shape.memory:
         options["memory"] = shape.memory
+    if avoided:
+        options["label_selector"] = {NODE_LABEL: f"!in({','.join(avoided)})"}
     if setup.runtime_env:
         options["runtime_env"] = setup.runtime_env
     if setup.source is not None:

@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from runner.backfill.column_file import RowMap
 from runner.backfill.input_hash import KEY_BYTES, KEY_TYPE, Keys, find, keys_of
-from runner.backfill.offsets import Offsets, intersection
+from runner.backfill.offsets import Offsets, intersection, union
 from runner.backfill.reader import FragmentRows
 from runner.store import Store
 
 FOLDER = "settled"
 MAPS = "maps"
+MIN_COMPRESSED = 1 << 14  # bytes
 MAX_OBJECTS = 16  # of a column, before they become one
 
 SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("version", pa.string()), ("skipped", pa.bool_())])
@@ -33,7 +34,8 @@ SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("version", pa.string()), ("s
 
 def to_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    compression = "zstd" if table.nbytes > MIN_COMPRESSED else None
+    with pa.ipc.new_file(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
 
@@ -153,7 +155,7 @@ def settled_keys(
     rows: FragmentRows, inputs: Sequence[str], version: str, nulls: Offsets, made: Offsets, skipped: Offsets
 ) -> pa.Table | None:
     """What is to be kept of a fragment's rows that were just computed and are NULL; None where there are none."""
-    done = intersection(nulls, np.union1d(made, skipped).astype(np.uint32))
+    done = intersection(nulls, union(made, skipped))
     if not len(done):
         return None
     keys = [key.ljust(KEY_BYTES, b"\0") for key in keys_of(rows, inputs, done).tolist()]

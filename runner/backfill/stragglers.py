@@ -27,31 +27,30 @@ class Stragglers:
 
     def __init__(self, rows: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._left = rows
+        self._waiting = rows
         self._began_at = clock()
         self._began: dict[Task, float] = {}
         self._seconds_per_row: deque[float] = deque(maxlen=RECENT)
 
     def started(self, task: Task) -> None:
         self._began[task] = self._clock()
+        self._waiting -= _rows(task)
 
     def ended(self, task: Task, *, is_done: bool = True) -> None:
         """A task is done, or its worker died on it."""
         seconds = self._clock() - self._began.pop(task)
-        rows = sum(work.rows for work in task.works if not work.join)
-        if is_done and rows:
-            self._left -= rows
-            self._seconds_per_row.append(seconds / rows)
+        if is_done and _rows(task):
+            self._seconds_per_row.append(seconds / _rows(task))
 
     def cut(self, work: FragmentWork, workers: int) -> list[FragmentWork]:
         """A work that waits, in spans where a worker that took it whole would keep the others waiting at the end."""
         if not self._seconds_per_row or workers < 2 or not _is_plain(work):
             return [work]
         per_row = max(statistics.median(self._seconds_per_row), 1e-9)
-        left = max(self._left, work.rows)
-        job_seconds = self._clock() - self._began_at + left * per_row / workers
+        waiting = max(self._waiting, work.rows)
+        job_seconds = self._clock() - self._began_at + waiting * per_row / workers
         smallest = max(SMALLEST_SHARE * job_seconds, MIN_SECONDS) / per_row
-        size = max(left / (2 * workers), smallest)
+        size = max(waiting / (2 * workers), smallest)
         return span_pieces(work, -(-work.rows // int(size))) if work.rows > 1.5 * size else [work]
 
     def slowest(self, running: Iterable[Task]) -> Task | None:
@@ -65,6 +64,11 @@ class Stragglers:
 
         plain = (task for task in running if task.unfinished and all(_is_plain(work) for work in task.unfinished))
         return max((task for task in plain if lateness(task) > 0), key=lateness, default=None)
+
+
+def _rows(task: Task) -> int:
+    """Rows that a task calls the function for."""
+    return sum(work.rows for work in task.works if not work.join)
 
 
 def _is_plain(work: FragmentWork) -> bool:

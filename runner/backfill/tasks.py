@@ -12,6 +12,7 @@ from runner.backfill.work import FragmentWork
 
 SHARE_OF_LEFT = 1 / 3  # of what is left for each worker, in one task: those after it even out how long it takes
 SMALLEST_SHARE = 0.025  # of a worker's whole share; as long may a worker idle at the end
+PIECES_PER_WORKER = 4  # of a split fragment; `stragglers` cuts them smaller where they take long
 IMBALANCE = 1.15  # a schedule of whole fragments this much longer than the ideal is worth splitting fragments for
 
 
@@ -23,7 +24,7 @@ def tasks(works: Sequence[FragmentWork], workers: int) -> list[tuple[FragmentWor
     total = sum(work.rows for work in works)
     ideal = max(total / max(workers, 1), 1)
     is_uneven = workers > 1 and _makespan([work.rows for work in works], workers) > IMBALANCE * ideal
-    pieces = _split(works, _sizes(total, workers), ideal) if is_uneven else list(works)
+    pieces = _split(works, ideal) if is_uneven else list(works)
     bundles: list[tuple[FragmentWork, ...]] = []
     bundle: list[FragmentWork] = []
     sizes = _sizes(total, max(workers, 1))
@@ -53,19 +54,11 @@ def _sizes(rows: int, workers: int) -> Iterator[float]:
         left -= size
 
 
-def _split(works: Sequence[FragmentWork], sizes: Iterator[float], ideal: float) -> list[FragmentWork]:
+def _split(works: Sequence[FragmentWork], ideal: float) -> list[FragmentWork]:
     pieces: list[FragmentWork] = []
-    size = ideal
     for work in works:
-        if work.rows < 2 or work.rows <= ideal / 2:
-            pieces.append(work)
-            continue
-        start = 0
-        while start < work.rows:
-            size = next(sizes, size)
-            stop = min(start + math.ceil(size), work.rows)
-            pieces.append(_span(work, start, stop))
-            start = stop
+        count = min(work.rows, math.ceil(PIECES_PER_WORKER * work.rows / ideal)) if work.rows > ideal / 2 else 1
+        pieces += span_pieces(work, count) if count > 1 else [work]
     return pieces
 
 

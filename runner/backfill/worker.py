@@ -245,9 +245,7 @@ class _FragmentRun:
         keys = settled_keys(self._rows, spec.inputs, spec.version, writer.inner.nulls, made, skipped)
         if keys is None:
             return None
-        path = f"{writer.path.removesuffix('.lance')}.settled"
-        self._settings.store.put(path, to_bytes(keys))
-        return path
+        return self._staging.keep(f"{writer.path.removesuffix('.lance')}.settled", to_bytes(keys))
 
     def _provenance(self, column: TargetColumn, selected: Offsets, failed: Offsets) -> tuple[FileKind, RowMap | None]:
         """What the new file is: of one version throughout, or with a row map."""

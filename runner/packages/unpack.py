@@ -68,7 +68,7 @@ def ensure(store: Store, package: str, base: Path | None = None) -> Path:
         return target
     with _disk_errors(base, package):
         base.mkdir(parents=True, exist_ok=True)
-        with _locked(base / f"{package}.lock"):
+        with locked(base / f"{package}.lock"):
             if not target.is_dir():
                 _unpack(store, package, target)
     return target
@@ -271,7 +271,7 @@ def _disk_errors(base: Path, package: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
     """One process at a time; the lock ends with the process."""
     with file.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -33,6 +33,7 @@ RIGHTS = (
     *(("create", f"rbac.authorization.k8s.io:{kind}") for kind in ("roles", "rolebindings")),
 )
 """What making an on-demand cluster does in its namespace, besides `infra.preflight.RIGHTS`."""
+REDIS_FINALIZER = "ray.io/gcs-ft-redis-cleanup-finalizer"
 GONE_SECONDS = 330.0
 """KubeRay gives itself five minutes to clean the Redis of a cluster that it deletes."""
 
@@ -172,18 +173,36 @@ async def delete_marked(kube: Kubernetes, namespace: str, cluster: str, label: s
     Raises:
         InfraError: it is not after five minutes.
     """
-    paths = (clusters_path(namespace), f"/apis/batch/v1/namespaces/{namespace}/jobs")
-    selector = {"labelSelector": f"{labels.STACK}={label},{labels.CLUSTER}={cluster}"}
-    for path, items in zip(paths, await asyncio.gather(*[kube.list(path, **selector) for path in paths]), strict=True):
-        for item in items:
-            # In the foreground an owner goes last.
-            await kube.request("DELETE", f"{path}/{item['metadata']['name']}", params={"propagationPolicy": "Foreground"})
     begun = time.monotonic()
-    while any(await asyncio.gather(*[kube.list(path, **selector) for path in paths], pods_of(kube, namespace, cluster))):
-        waited = time.monotonic() - begun
-        if waited > GONE_SECONDS:
-            raise InfraError(f"cluster {cluster} in namespace {namespace} is not gone after {GONE_SECONDS:.0f} s; run it again")
-        await asyncio.sleep(0.1 if waited < 2 else 0.3)
+    clusters, jobs = clusters_path(namespace), f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    selector = {"labelSelector": f"{labels.STACK}={label},{labels.CLUSTER}={cluster}"}
+    # KubeRay cleans a Redis by a pod that needs the service account of the RayCluster, which must therefore go after it.
+    kept_in_redis = [item for item in await kube.list(clusters, **selector) if REDIS_FINALIZER in _finalizers(item)]
+    await _delete(kube, clusters, kept_in_redis, "Background")
+    while kept_in_redis and await kube.list(clusters, **selector):
+        await _pause(begun, namespace, cluster)
+    for path in (clusters, jobs):
+        await _delete(kube, path, await kube.list(path, **selector), "Foreground")  # in which an owner goes last
+    while any(
+        await asyncio.gather(kube.list(clusters, **selector), kube.list(jobs, **selector), pods_of(kube, namespace, cluster))
+    ):
+        await _pause(begun, namespace, cluster)
+
+
+async def _delete(kube: Kubernetes, path: str, items: list[dict[str, Any]], policy: str) -> None:
+    for item in items:
+        await kube.request("DELETE", f"{path}/{item['metadata']['name']}", params={"propagationPolicy": policy})
+
+
+async def _pause(begun: float, namespace: str, cluster: str) -> None:
+    waited = time.monotonic() - begun
+    if waited > GONE_SECONDS:
+        raise InfraError(f"cluster {cluster} in namespace {namespace} is not gone after {GONE_SECONDS:.0f} s; run it again")
+    await asyncio.sleep(0.1 if waited < 2 else 0.3)
+
+
+def _finalizers(item: dict[str, Any]) -> list[str]:
+    return list(item["metadata"].get("finalizers", []))
 
 
 def _mark(item: dict[str, Any]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +29,7 @@ from runner.targets import Request
 
 if TYPE_CHECKING:
     from runner.jobs import Handle
+    from runner.shipping import FunctionSpec
     from runner.store import Store
     from runner.table import Table
 
@@ -93,6 +96,7 @@ class ClusterContext(Context):
         dataset = table.to_lance()
         _, resolved, _ = resolve_layers(request, dataset, table.name, table.connection)
         specs = resolved.specs or {}
+        self._check_gpus(specs)
         record = JobRecord(
             job_id=job_id,
             table=table.name,
@@ -125,6 +129,17 @@ class ClusterContext(Context):
         made = _ClusterJob(self._store, self._place, record, wanted)
         self.track(made)
         return made
+
+    def _check_gpus(self, specs: Mapping[str, FunctionSpec]) -> None:
+        """Refuse what no worker of the cluster could ever have; Ray would wait for it without end."""
+        most = self._place.most_gpus
+        for column, spec in specs.items():
+            if most is not None and spec.num_gpus > most:
+                raise BadInput(
+                    f"num_gpus={spec.num_gpus:g} of {spec.name} for column {column!r}: no worker of cluster "
+                    f"{self._place.name!r} has more than {most}; lower num_gpus, or give the cluster a worker group with "
+                    f"gpus: {math.ceil(spec.num_gpus)}"
+                )
 
     def track(self, job: Handle) -> None:
         """Keep every job, ended ones too: how they ended decides what becomes of the cluster."""
@@ -231,7 +246,8 @@ class _ClusterJob(RemoteJob):
     """A job that is submitted by `start`."""
 
     def __init__(self, store: Store, place: Place, record: JobRecord, request: dict[str, Any]) -> None:
-        super().__init__(store, record.job_id, lambda: place.look(record.job_id), is_certain=True)
+        super().__init__(store, record.job_id, self._look_at_driver, is_certain=True)
+        self._is_submitted = False
         self._place, self._record, self._request = place, record, request
         self._store = store
 
@@ -250,8 +266,13 @@ class _ClusterJob(RemoteJob):
             with contextlib.suppress(RunnerError):
                 records.save(self._record)
             raise
+        self._is_submitted = True
         return self
 
     def run_here(self) -> Any:
         self.start()
         return self.result()
+
+    def _look_at_driver(self) -> str | None:
+        """A cluster knows nothing of a driver that is just being submitted."""
+        return self._place.look(self.job_id) if self._is_submitted else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import shlex
 import sys
@@ -41,12 +42,14 @@ class Place(Protocol):
         name: for people and for the job records.
         python, platform: the workers', as far as it is known before they are there.
         is_on_demand: whether it is deleted after use.
+        most_gpus: of any of its workers; None where that is not known before they are there.
     """
 
     name: str
     python: str
     platform: str
     is_on_demand: bool
+    most_gpus: int | None
 
     def open(self) -> str:
         """Connect, or make it; where it is reached, in words."""
@@ -88,6 +91,7 @@ class Standing:
         self.name = name
         self.python = getattr(target, "python_version", None) or f"{sys.version_info.major}.{sys.version_info.minor}"
         self.platform = platform_of(target)
+        self.most_gpus = max((group.gpus for group in getattr(target, "worker_groups", ())), default=None)
         self._target, self._ray_cluster = target, ray_cluster
         self._jobs: RayJobs | None = None
 
@@ -255,6 +259,7 @@ class RayClient:
     """
 
     is_on_demand = False
+    most_gpus: int | None = None
 
     def __init__(self, name: str, address: str, secrets: Mapping[str, str], variables: Mapping[str, str]) -> None:
         self.name = name
@@ -266,6 +271,7 @@ class RayClient:
         self._joined = False
 
     def open(self) -> str:
+        _send_token()
         import ray
 
         if ray.is_initialized():
@@ -277,7 +283,10 @@ class RayClient:
             except (ConnectionError, RuntimeError, ValueError) as exc:
                 if attempt == 1 and _SERVER_HUNG in str(exc):
                     continue
-                raise RunnerError(f"no Ray at {self._address} lets us in: {' '.join(str(exc).split())}") from exc
+                raise RunnerError(
+                    f"no Ray at {self._address} lets us in: {' '.join(str(exc).split())}; where that Ray asks for a token, set "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                ) from exc
         self._joined = True
         return f"{self._address}, by Ray Client"
 
@@ -322,3 +331,11 @@ class RayClient:
 
     def removal(self) -> str:
         return ""
+
+
+def _send_token() -> None:
+    """Have Ray Client send the token that this machine has. `ray.init` of other addresses looks for one by itself."""
+    from runner.remote.address import OwnToken
+
+    if "RAY_AUTH_MODE" not in os.environ and OwnToken().read():
+        os.environ["RAY_AUTH_MODE"] = "token"

@@ -14,7 +14,7 @@ from runner import errors
 from runner.backfill.driver import Meter
 from runner.errors import BackfillFailed, JobCancelled, JobLost, RowError, RunnerError
 from runner.jobs import MAX_RESULT_ERRORS
-from runner.records import JobRecord, JobRecords, now
+from runner.records import LOST_SECONDS, JobRecord, JobRecords, now
 from runner.result import BackfillResult
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class RemoteJob:
         self._lost: JobLost | None = None
         self._lock = threading.Lock()
         self._looked_at = 0.0
+        self._sign: str | None = None
+        self._silent = 0.0
 
     def start(self) -> Self:
         """It runs already."""
@@ -118,10 +120,12 @@ class RemoteJob:
             meter.compute_started = time.monotonic() - record.seconds.get("compute", 0.0)
 
     def _check_driver(self, record: JobRecord) -> None:
-        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+        passed = time.monotonic() - self._looked_at
+        if passed < LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        why = self._look()
+        certain = self._look()
+        why = certain or self._silence(record, passed)
         if why is None:
             return
         last = self._records.read(self.job_id)  # it may have ended between the two
@@ -132,11 +136,24 @@ class RemoteJob:
             f"job {self.job_id}: its driver has ended without a word, {why}; finished work is kept, and the next backfill of "
             f"{', '.join(record.columns)} takes it up"
         )
-        if last is not None and self._is_certain:
+        if last is not None and certain and self._is_certain:
             lost = dataclasses.replace(last, status="FAILED", ended_at=now(), error=str(self._lost), error_type="JobLost")
             with suppress(RunnerError):
                 self._records.save(lost)
         raise self._lost
+
+    def _silence(self, record: JobRecord, passed: float) -> str | None:
+        """Why a driver that began is taken for lost whatever its cluster says: no sign of life for long, by this process's clock.
+
+        Ray goes on for minutes to call a job running whose head's pod was replaced, where a Redis has kept what the head knew.
+
+        Args:
+            passed: seconds since the look before; most of many were spent waiting for the storage, as the driver does too.
+        """
+        is_new = record.updated_at != self._sign
+        self._sign = record.updated_at
+        self._silent = 0.0 if is_new else self._silent + min(passed, 2 * LOOK_SECONDS)
+        return f"{self._silent:.0f} s ago" if record.updated_at and self._silent > LOST_SECONDS else None
 
     def _outcome(self, record: JobRecord) -> BackfillResult:
         failed = tuple(self._records.errors(self.job_id)[:MAX_RESULT_ERRORS])

@@ -75,7 +75,7 @@ def test_the_head_s_pod_is_deleted_and_its_workers_stay(
         workers = live.uids("cpu")
         (head,) = live.pods("headgroup")
         api.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{head}", params={"gracePeriodSeconds": "0"})
-        with pytest.raises(JobLost, match="as Ray says: FAILED"):
+        with pytest.raises(JobLost, match=r"its driver has ended without a word, \d+ s ago"):  # Ray says for minutes that it runs
             job.result(LIMIT_SECONDS)
         result = table.backfill("slow", progress=False)
         assert live.uids("cpu") == workers

@@ -87,9 +87,10 @@ def test_one_unknown_column_of_several(table: Table) -> None:
         ({"where": "x + 1"}, "where='x \\+ 1' is not a predicate over this table: "),
         ({"where": " "}, "where is empty; give a SQL predicate"),
         ({"on_error": "ignore"}, "on_error='ignore' is not one of 'fail', 'skip', 'skip:100', 'skip:1%', 'retry:N'"),
-        ({"batch_size": 0}, "batch_size=0 must be above 0"),
-        ({"concurrency": -1}, "concurrency=-1 must be above 0"),
-        ({"timeout": 0}, "timeout=0 must be above 0"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number above 0"),
+        ({"concurrency": 1.5}, "concurrency=1.5 must be a whole number above 0"),
+        ({"timeout": 0}, "timeout=0 must be seconds, above 0"),
+        ({"timeout": "3"}, "timeout='3' must be seconds, above 0"),
     ],
 )
 def test_wrong_option(table: Table, options: dict[str, Any], message: str) -> None:

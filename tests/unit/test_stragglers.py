@@ -217,3 +217,78 @@ def test_a_large_last_fragment_is_cut_and_joined(monkeypatch: pytest.MonkeyPatch
     assert seen[:2] == ["whole", "whole"]
     assert any(isinstance(each, tuple) for each in seen), "what is left is cut once the speed is known"
     assert seen[-1] == "joined"
+
+
+class Simulated:
+    """Workers of different speeds, and a clock that jumps to what happens next.
+
+    Args:
+        seconds_per_row: of each worker.
+    """
+
+    def __init__(self, seconds_per_row: list[float]) -> None:
+        self.clock = Clock()
+        self.parallelism = len(seconds_per_row)
+        self.seconds_per_row = seconds_per_row
+        self.ends: dict[int, tuple[float, Task]] = {}
+        self.busy_until = [0.0] * len(seconds_per_row)
+
+    def submit(self, task: Task, waiting: int) -> bool:
+        idle = next((worker for worker in range(self.parallelism) if worker not in self.ends), None)
+        if idle is None:
+            return False
+        rows = sum(each.rows for each in task.works if not each.join)
+        self.ends[idle] = self.clock.now + rows * self.seconds_per_row[idle], task
+        return True
+
+    def events(self, timeout: float) -> Iterator[tuple[Task, Event]]:
+        worker = min(self.ends, key=lambda each: self.ends[each][0])
+        self.clock.now, task = self.ends.pop(worker)
+        if any(not each.join for each in task.works):
+            self.busy_until[worker] = self.clock.now
+        for each in task.works:
+            yield task, SpanDone(each, ()) if each.span else staged(each, "made")
+        yield task, TaskDone()
+
+    def abandon(self, task: Task) -> None:
+        (worker,) = [each for each, (_, running) in self.ends.items() if running is task]
+        self.busy_until[worker] = self.clock.now
+        del self.ends[worker]
+
+    def close(self) -> None:
+        assert not self.ends
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds_per_row"),
+    [
+        ([1000] * 8, [0.5, 0.5]),
+        ([1000] * 8, [0.5, 0.8]),
+        ([1000] * 8, [0.5, 0.8, 0.6]),
+        ([8000], [0.5, 0.5, 0.5, 0.9]),
+        ([8] * 1000, [0.5, 0.5, 0.5, 0.9]),
+        ([5000, *[300] * 10], [0.5, 0.7]),
+    ],
+    ids=["even", "slower", "three", "one-fragment", "small-fragments", "mixed"],
+)
+def test_no_worker_idles_more_than_a_twentieth_of_a_job(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], seconds_per_row: list[float]
+) -> None:
+    executor = simulated(monkeypatch, sizes, seconds_per_row)
+    end = max(executor.busy_until)
+    idle = [(end - until) / end for until in executor.busy_until]
+    assert max(idle) <= 0.05, (end, idle)
+
+
+def test_a_worker_ten_times_slower_than_others_does_not_hold_up_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = simulated(monkeypatch, [1000] * 8, [0.5, 0.5, 0.5, 5.0])
+    assert max(executor.busy_until) < 2000, "5,000 s are what its first fragment takes it"
+
+
+def simulated(monkeypatch: pytest.MonkeyPatch, sizes: list[int], seconds_per_row: list[float]) -> Simulated:
+    executor = Simulated(seconds_per_row)
+    monkeypatch.setattr("runner.backfill.driver.Stragglers", lambda rows: Stragglers(rows, executor.clock))
+    made = plan(*(work(number, rows) for number, rows in enumerate(sizes)))
+    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event()).run()
+    assert sorted(fragment.fragment_id for fragment in result) == list(range(len(sizes)))
+    return executor
