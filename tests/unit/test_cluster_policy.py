@@ -13,7 +13,7 @@ import runner
 from infra.errors import BadSpec
 from infra.policy import Policy, PolicyRefused, broken_rules, check_policy, json_schema, policy_beside, read_policy
 from infra.policy_rules import registry_of, violations
-from infra.spec import parse_spec
+from infra.spec import KubeRayClusterSpec, parse_spec
 from runner.policies import check_on_demand
 from runner.store import Store
 from tests.unit.cluster_specs import collected, plain_specs
@@ -243,6 +243,23 @@ def test_a_database_s_policy_holds_for_on_demand_clusters(store: Store) -> None:
     runner.connect(store.uri).set_policy(Policy(namespaces=["ray"]))
     with pytest.raises(PolicyRefused, match="rule namespaces"):
         check_on_demand(store, spec, 60.0)
+
+
+def test_nothing_is_provisioned_against_the_policy(store: Store) -> None:
+    """Not by a context, which calls the same, and not even previewed; Kubernetes and Pulumi are not asked."""
+    from runner.provision import life
+
+    runner.connect(store.uri).set_policy(Policy(namespaces=["ray"], max_time_to_live=60))
+    refused = parse_spec({**PLAIN, "namespace": "prod"})
+    allowed = parse_spec(PLAIN)
+    assert isinstance(refused, KubeRayClusterSpec)
+    assert isinstance(allowed, KubeRayClusterSpec)
+    for call in (life.up, life.preview):
+        with pytest.raises(PolicyRefused, match="namespace: 'prod' is none of ray"):
+            call(store, refused, time_to_live=60)
+        with pytest.raises(PolicyRefused, match="time_to_live: without end is more than 60"):
+            call(store, allowed, time_to_live=None)
+    assert list(store.objects("provisioned")) == []
 
 
 def test_every_problem_of_every_cluster_is_named() -> None:
