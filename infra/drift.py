@@ -65,7 +65,10 @@ class Drift:
 
 
 def compare(
-    declared: Sequence[Declared], stacks: Collection[str | None] = (None,), operators: Mapping[Access, str] | None = None
+    declared: Sequence[Declared],
+    stacks: Collection[str | None] = (None,),
+    operators: Mapping[Access, str] | None = None,
+    others: Sequence[Access] = (),
 ) -> list[Drift]:
     """Each resource that is declared, and each cluster and backfill that is there, as far as these credentials may see it.
 
@@ -73,8 +76,9 @@ def compare(
         stacks: values of the label `infra.labels.STACK` whose clusters and backfills have to be declared; None for those without
             it, in the namespaces of what is declared. Empty: nothing has to be.
         operators: version of KubeRay's operator that is declared.
+        others: each Kubernetes to look at besides, where nothing is declared any more.
     """
-    accesses = list(dict.fromkeys([*(item.access for item in declared), *(operators or {})]))
+    accesses = list(dict.fromkeys([*(item.access for item in declared), *(operators or {}), *others]))
 
     async def work() -> list[Drift]:
         looks = [

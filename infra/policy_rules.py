@@ -90,11 +90,9 @@ def _of_metadata(policy: Policy, body: Mapping[str, Any]) -> Iterator[Violation]
     if policy.namespaces is not None and namespace is not None and not _matches(namespace, policy.namespaces):
         yield Violation("namespaces", "metadata.namespace", repr(namespace), f"is none of {', '.join(policy.namespaces)}")
     spec = body.get("spec") or {}
-    if not str(body.get("apiVersion", "")).startswith("ray.io/") or "clusterSelector" in {
-        **spec,
-        **(spec.get("jobTemplate") or {}),
-    }:
-        return  # a run on a standing cluster, which has the labels
+    on_standing = "clusterSelector" in {**spec, **(spec.get("jobTemplate") or {})}  # a run; the cluster has the labels
+    if on_standing or not str(body.get("apiVersion", "")).startswith("ray.io/"):
+        return
     given = metadata.get("labels") or {}
     for key, pattern in policy.required_labels.items():
         if key not in given:
@@ -120,7 +118,7 @@ def _of_groups(policy: Policy, path: str, part: Mapping[str, Any]) -> Iterator[V
         count = group.get(field, None if field == "maxReplicas" else 1)
         if policy.max_replicas is not None and (count is None or count > policy.max_replicas):
             where = f"{place}[{group.get('groupName')}].{field}"
-            yield Violation("max_replicas", where, count, f"is more than {policy.max_replicas}")
+            yield Violation("max_replicas", where, count, _too_many(count, policy.max_replicas))
 
 
 def _of_container(policy: Policy, path: str, part: Mapping[str, Any]) -> Iterator[Violation]:
@@ -133,8 +131,7 @@ def _of_container(policy: Policy, path: str, part: Mapping[str, Any]) -> Iterato
         if most is None or (value is None and starts_only):
             continue
         if value is None or _amount(value) > _amount(most):
-            problem = f"is more than {most}" if value is not None else f"has no bound; give {most} at most"
-            yield Violation(rule, f"{path}.resources.limits.{resource}", value, problem)
+            yield Violation(rule, f"{path}.resources.limits.{resource}", value, _too_many(value, most))
     if policy.max_gpus is not None:
         for resource, value in limits.items():
             # Extended resources have a vendor; hugepages-2Mi has none.
@@ -176,6 +173,10 @@ def _mappings(path: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for number, item in enumerate(value):
             name = item.get("groupName") or item.get("name") if isinstance(item, Mapping) else None
             yield from _mappings(f"{path}[{name or number}]", item)
+
+
+def _too_many(value: Any, most: Any) -> str:
+    return f"and without bound; give {most} at most" if value is None else f"is more than {most}"
 
 
 def _amount(quantity: Any) -> Decimal:

@@ -18,7 +18,7 @@ from infra.files import to_yaml
 from infra.support import Operator, schedule_kind
 from stacks.preparing import Prepared, prepare_backfill
 from stacks.project import DeclaredStack, Project, access_args, names_of
-from stacks.settings import OperatorSettings, operator_settings
+from stacks.settings import Settings, operator_settings
 
 HEADER = "# Rendered by `infill render`: change the files that it reads, not this one.\n"
 KUSTOMIZATION = "kustomization.yaml"
@@ -72,7 +72,7 @@ def left_out(project: Project) -> list[str]:
 def written(folder: str | Path) -> Tree:
     """The files of a tree that was rendered before; others are not looked at."""
     place = Path(folder)
-    texts = {file.relative_to(place).as_posix(): file.read_text() for file in sorted(place.rglob("*.yaml"))}
+    texts = {file.relative_to(place).as_posix(): file.read_text(errors="replace") for file in sorted(place.rglob("*.yaml"))}
     return {path: text for path, text in texts.items() if text.startswith(HEADER)}
 
 
@@ -121,7 +121,7 @@ def _refuse_unpinned(project: Project) -> None:
 def _stack_files(stack: DeclaredStack, target: Target, path: str) -> dict[str, Any]:
     """The bodies of a stack by their path below its own folder."""
     operator = {f"operator/{_file(body)}": body for body in _operator(stack, target.tool)}
-    bodies = stack_bodies(stack, _baked(stack))
+    bodies = stack_bodies(stack, _baked(stack), declared_gates(stack.settings))
     clusters = {f"clusters/{_home(body)}/{_file(body)}": body for body in (_annotated(body, stack, target.tool) for body in bodies)}
     name = "-".join(filter(None, ["infill", stack.name]))
     if target.tool == "argocd":
@@ -149,11 +149,12 @@ def _lists(*folders: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def stack_bodies(stack: DeclaredStack, backfills: Sequence[Prepared]) -> list[dict[str, Any]]:
+def stack_bodies(stack: DeclaredStack, backfills: Sequence[Prepared], gates: frozenset[str] | None) -> list[dict[str, Any]]:
     """All that a stack makes but for KubeRay's operator and Secrets: what job runners need, the clusters, the backfills.
 
     Args:
         backfills: those of the stack, ready.
+        gates: KubeRay's feature gates that are on; None where they are not known.
     """
     namespaces = list(dict.fromkeys(spec.namespace for spec in stack.places))
     found = []
@@ -165,14 +166,15 @@ def stack_bodies(stack: DeclaredStack, backfills: Sequence[Prepared]) -> list[di
             found += access_bodies(args, labels.owned())
     operator = operator_settings(stack.settings)
     found += [body for spec in stack.specs for body in resources(spec, operator.namespace if operator else None)]
-    kind = stack.settings.schedules or schedule_kind(Operator(gates=_gates(operator)))
+    kind = stack.settings.schedules or schedule_kind(Operator(gates=gates))
     for ready in backfills:
         found += backfill_resources(ready.spec, ready.cluster, ready.driver, "CronJob" if ready.spec.standing else kind)
     return found
 
 
-def _gates(operator: OperatorSettings | None) -> frozenset[str] | None:
-    """Feature gates that are known to be on; None where others see to the operator."""
+def declared_gates(settings: Settings) -> frozenset[str] | None:
+    """KubeRay's feature gates that a stack turns on; None where others see to the operator."""
+    operator = operator_settings(settings)
     return frozenset(gate for gate, on in operator.feature_gates.items() if on) if operator else None
 
 

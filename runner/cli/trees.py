@@ -46,6 +46,8 @@ def render(
             typer.echo(line)
         for missing in rendering.left_out(project):
             typer.echo(f"not rendered: {missing}; make it in Kubernetes, by hand or from a vault", err=True)
+        if tool == "argocd" and not repository:
+            typer.echo("no application.yaml: give --repository, or have its ignoreDifferences in an Application of yours", err=True)
         typer.echo(f"{len(tree)} files, {len(changes)} {'differ' if check else 'written or removed'}", err=True)
         if check and changes:
             raise typer.Exit(1)

@@ -46,12 +46,14 @@ class Repository:
             "RUNNER_TEMP": str(folder),
             "GITHUB_ENV": str(folder / "github-env"),
         }
-        settings = {"infill:namespace": namespace, "infill:backfills": []}
+        settings = {"infill:namespace": namespace}
         (self.folder / "Pulumi.yaml").write_text("{name: gitops-tests, runtime: python}")
         (self.folder / "Pulumi.production.yaml").write_text(yaml.safe_dump({"config": settings}))
         (self.folder / "policy.yaml").write_text(yaml.safe_dump({"namespaces": [namespace], "max_replicas": 20}))
         for name in ("images", "texts"):
             self.write(name, suspend=True, protect=False, head_group=SMALL, worker_groups=[{"name": "cpu", **SMALL}])
+        once = self.folder / "backfills" / "captions.yaml"
+        once.write_text(yaml.safe_dump({**yaml.safe_load(once.read_text()), "schedule": None, "suspend": True}))
         self.git("init", "--quiet", "--initial-branch", "main")
         self.commit("clusters")
         self.run("pulumi", "stack", "init", "production")
@@ -127,24 +129,29 @@ def test_from_a_pull_request_to_what_runs(repository: Repository, namespace: str
     assert (temp / "asked").read_text().startswith("pr comment 7 --edit-last --create-if-none")
     assert "What `pulumi up` of `production` would change:" in (temp / "comment").read_text()
     assert "+ kubernetes:ray.io/v1:RayCluster: (create)" in (temp / "comment").read_text()
-    assert told(repository.workflow("schedule", ok=(1,)), namespace)[:3] == [
-        "RayCluster images declared, and not there",
-        "NetworkPolicy images declared, and not there",
-        "RayCluster texts declared, and not there",
+    assert [line.split()[:2] for line in told(repository.workflow("schedule", ok=(1,)), namespace)[:4]] == [
+        ["RayCluster", "images"],
+        ["NetworkPolicy", "images"],
+        ["RayCluster", "texts"],
+        ["NetworkPolicy", "captions-run"],
     ]
 
     merged = repository.workflow("push")
     assert list(merged) == ["Kubeconfig", "Policy", "Up", "Diff"]
-    assert told(merged, namespace)[-1].startswith("3 as declared")
+    assert told(merged, namespace)[-1].startswith("5 as declared")
 
     repository.write("images", worker_groups=[{"name": "cpu", **SMALL, "max_replicas": 12}])
     (repository.folder / "clusters" / "texts.yaml").unlink()
+    (repository.folder / "backfills" / "captions.yaml").unlink()
     repository.commit("fewer")
-    assert told(repository.workflow("schedule", ok=(1,)), namespace)[:3] == [
+    nightly = told(repository.workflow("schedule", ok=(1,)), namespace)
+    assert nightly[:3] == [
         "RayCluster images differs",
         "spec.workerGroupSpecs[cpu].maxReplicas: 10 -> 12",
         "RayCluster texts there, and not declared (of stack gitops-tests.production)",
     ]
+    assert nightly[3].startswith("RayJob captions-")
+    assert nightly[3].endswith("there, and not declared (of stack gitops-tests.production)")
     assert told(repository.workflow("push"), namespace)[-1].startswith("2 as declared")
 
 

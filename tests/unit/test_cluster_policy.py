@@ -13,7 +13,7 @@ import runner
 from infra.errors import BadSpec
 from infra.policy import Policy, PolicyRefused, broken_rules, check_policy, json_schema, policy_beside, read_policy
 from infra.policy_rules import registry_of, violations
-from infra.spec import parse_spec
+from infra.spec import KubeRayClusterSpec, parse_spec
 from runner.policies import check_on_demand
 from runner.store import Store
 from tests.unit.cluster_specs import collected, plain_specs
@@ -107,7 +107,7 @@ def test_what_overrides_change_is_held_too() -> None:
     policy = {"max_cpus": 8, "max_memory": "64Gi", "max_replicas": 100, "registries": ["docker.io"]}
     assert said(policy, worker_groups=[group]) == [
         "worker_groups.cpu.max_replicas: 1000 is more than 100 (rule max_replicas)",
-        "worker_groups.cpu.cpus: not set has no bound; give 8 at most (rule max_cpus)",
+        "worker_groups.cpu.cpus: not set and without bound; give 8 at most (rule max_cpus)",
         "worker_groups.cpu.memory: 999Gi is more than 64Gi (rule max_memory)",
         "overrides: spec.workerGroupSpecs[cpu].template.spec.containers[sidecar].image: 'evil.example.com/x:1' is of registry "
         "evil.example.com, which is none of docker.io (rule registries)",
@@ -136,6 +136,23 @@ def test_any_resource_is_looked_at() -> None:
     job = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {}, "spec": {"jobTemplate": {"spec": {"template": template}}}}
     assert [found.field for found in violations(policy, job)] == [
         "spec.jobTemplate.spec.template.spec.containers[c].resources.limits.cpu"
+    ]
+
+
+def test_a_run_on_a_standing_cluster_needs_no_labels_of_its_own() -> None:
+    policy = Policy(required_labels={"team": "*"})
+    run = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {}, "spec": {"clusterSelector": {"ray.io/cluster": "a"}}}
+    assert violations(policy, run) == []
+    cron = {**run, "kind": "RayCronJob", "spec": {"jobTemplate": run["spec"]}}
+    assert violations(policy, cron) == []
+    assert [found.rule for found in violations(policy, {**run, "spec": {"rayClusterSpec": {}}})] == ["required_labels"]
+
+
+def test_a_cluster_of_others_without_bounds() -> None:
+    spec = {"enableInTreeAutoscaling": True, "workerGroupSpecs": [{"groupName": "cpu"}]}
+    body = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {}, "spec": spec}
+    assert [str(found) for found in violations(Policy(max_replicas=5), body)] == [
+        "spec.workerGroupSpecs[cpu].maxReplicas: not set and without bound; give 5 at most (rule max_replicas)"
     ]
 
 
@@ -226,6 +243,23 @@ def test_a_database_s_policy_holds_for_on_demand_clusters(store: Store) -> None:
     runner.connect(store.uri).set_policy(Policy(namespaces=["ray"]))
     with pytest.raises(PolicyRefused, match="rule namespaces"):
         check_on_demand(store, spec, 60.0)
+
+
+def test_nothing_is_provisioned_against_the_policy(store: Store) -> None:
+    """Not by a context, which calls the same, and not even previewed; Kubernetes and Pulumi are not asked."""
+    from runner.provision import life
+
+    runner.connect(store.uri).set_policy(Policy(namespaces=["ray"], max_time_to_live=60))
+    refused = parse_spec({**PLAIN, "namespace": "prod"})
+    allowed = parse_spec(PLAIN)
+    assert isinstance(refused, KubeRayClusterSpec)
+    assert isinstance(allowed, KubeRayClusterSpec)
+    for call in (life.up, life.preview):
+        with pytest.raises(PolicyRefused, match="namespace: 'prod' is none of ray"):
+            call(store, refused, time_to_live=60)
+        with pytest.raises(PolicyRefused, match="time_to_live: without end is more than 60"):
+            call(store, allowed, time_to_live=None)
+    assert list(store.objects("provisioned")) == []
 
 
 def test_every_problem_of_every_cluster_is_named() -> None:

@@ -101,6 +101,13 @@ def test_clusters_that_are_declared_no_more(folder: Path, fake: FakeKubernetes) 
     assert told(drift_of(read_project(folder)))[2:] == ["RayCluster here undeclared", "RayCluster theirs other"]
 
 
+def test_the_last_file_of_a_stack_is_gone(folder: Path, fake: FakeKubernetes) -> None:
+    old = stacked(running(specs(folder)["a"]), "p.dev")
+    fake.objects[ALL] = {"items": [old]}
+    (folder / "Pulumi.dev.yaml").write_text("config: {'infill:clusters': []}")
+    assert told(drift_of(read_project(folder))) == ["RayCluster a undeclared"]
+
+
 def test_all_that_a_cluster_becomes_is_compared(folder: Path, fake: FakeKubernetes) -> None:
     (folder / "clusters" / "b.yaml").unlink()
     write(folder, "a", network_policy={"from_blocks": ["10.0.0.0/8"]}, upgrade_strategy="NewCluster")
@@ -148,7 +155,7 @@ def declared_backfill(folder: Path, name: str, **fields: Any) -> list[Body]:
     (folder / "backfills" / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **BACKFILL, **fields}))
     (stack,) = read_project(folder).stacks
     ready = [prepare_backfill(backfill, send=False) for backfill in stack.backfills if backfill.spec.name == name]
-    return [body for body in stack_bodies(stack, ready) if body["metadata"].get("labels", {}).get("infill/backfill") == name]
+    return [body for body in stack_bodies(stack, ready, None) if body["metadata"].get("labels", {}).get("infill/backfill") == name]
 
 
 def test_backfills_are_compared(folder: Path, fake: FakeKubernetes) -> None:
@@ -172,6 +179,21 @@ def test_backfills_are_compared(folder: Path, fake: FakeKubernetes) -> None:
         f"RayJob {again['metadata']['name']} missing",
         f"RayJob {run['metadata']['name']} undeclared",
     ]
+
+
+def test_the_kind_of_a_schedule_is_by_the_gates_of_the_operator_that_runs(folder: Path, fake: FakeKubernetes) -> None:
+    """As `pulumi up` chooses it."""
+    declared_backfill(folder, "nightly", schedule="0 3 * * *")
+    arguments = {"image": "quay.io/kuberay/operator:v1.7.0", "args": ["--feature-gates=RayCronJob=true"]}
+    deployment = {
+        "metadata": {"labels": {"app.kubernetes.io/name": "kuberay-operator"}},
+        "spec": {"template": {"spec": {"containers": [arguments]}}},
+    }
+    assert "CronJob nightly missing" in told(drift_of(read_project(folder)))
+    fake.objects["/apis/apps/v1/deployments"] = {"items": [deployment]}
+    lines = told(drift_of(read_project(folder)))
+    assert "RayCronJob nightly missing" in lines
+    assert "CronJob nightly missing" not in lines
 
 
 def test_what_kuberay_makes_of_backfills_is_its_own(folder: Path, fake: FakeKubernetes) -> None:
