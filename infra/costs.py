@@ -98,14 +98,15 @@ def cluster_cost(spec: KubeRayClusterSpec, prices: PriceTable, pods_now: Mapping
     """
     groups = []
     for name, group in spec.groups().items():
-        least, most = _bounds(spec, group)
+        least, most = pod_bounds(spec, group)
         priced_by, per_pod = _per_pod(spec, name, group, prices)
         now = None if pods_now is None else pods_now.get(name, 0)
         groups.append(GroupCost(name, priced_by, per_pod, least, most, now))
     return ClusterCost(tuple(groups), prices.currency)
 
 
-def _bounds(spec: KubeRayClusterSpec, group: Group) -> tuple[int, int]:
+def pod_bounds(spec: KubeRayClusterSpec, group: Group) -> tuple[int, int]:
+    """How many pods a group of a cluster has at least and at most."""
     if spec.suspend:
         return 0, 0
     if not isinstance(group, WorkerGroup):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import console
-from runner.backfill.executors import Executor, InlineExecutor, RayExecutor
+from runner.backfill.executors import Executor, InlineExecutor, RayExecutor, cause
 from runner.backfill.pool import ActorPool, Shape
 from runner.context import Context
 from runner.environments.environment import Environment
-from runner.errors import BadInput
+from runner.errors import BadInput, RunnerError, WorkerLost
 from runner.jobs import Job
 
 if TYPE_CHECKING:
-    from runner.backfill.work import Pass
+    from runner.backfill.sample import Sample
+    from runner.backfill.work import FragmentWork, Pass
     from runner.environments.worker_setup import WorkerSetup
     from runner.local_ray import Origin
     from runner.store import Store
@@ -105,6 +107,31 @@ class LocalContext(Context):
         pool.grow(concurrency or pool.capacity() or 1)
         return RayExecutor(pool, settings, concurrency)
 
+    def sample(
+        self, settings: Pass, works: Sequence[FragmentWork], concurrency: int | None, rows: int | None, seconds: float
+    ) -> list[Sample]:
+        """What rows take on each worker that a pass would have, all of them at once; see `runner.backfill.sample.sample`.
+
+        Args:
+            rows: of all workers together.
+
+        Raises:
+            WorkerLost: the function killed one.
+        """
+        from runner.backfill.sample import sample
+
+        if self.kind == "inline":
+            return [sample(settings, works, rows, seconds)]
+        with self._lock:
+            pool = self._pool(Shape.of(column.spec for column in settings.columns), settings.store)
+        room = pool.capacity() or 1
+        pool.grow(min(concurrency or room, room))
+        actors = pool.all_up()[:concurrency]
+        shared = dataclasses.replace(settings, workers=len(actors))
+        share = None if rows is None else -(-rows // len(actors))
+        parts = [works[number :: len(actors)] or works[:1] for number in range(len(actors))]
+        return _answers([actor.sample.remote(shared, part, share, seconds) for actor, part in zip(actors, parts, strict=True)])
+
     def _start_workers(self) -> None:
         """As many as fit, before a job asks for them."""
         try:
@@ -139,3 +166,16 @@ class LocalContext(Context):
 
             local_ray.leave(self._origin)
             self._origin = None
+
+
+def _answers(refs: list[Any]) -> list[Any]:
+    import ray
+
+    try:
+        return list(ray.get(refs))
+    except ray.exceptions.RayTaskError as exc:
+        if isinstance(exc.cause, RunnerError):
+            raise exc.cause from None
+        raise
+    except ray.exceptions.RayError as exc:
+        raise WorkerLost(f"a worker died in the sample: {cause(exc)}") from exc

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 
 if TYPE_CHECKING:
     from runner.environments.worker_setup import WorkerSetup
+    from runner.shipping import FunctionSpec
 
 NODE_LABEL = "ray.io/node-id"  # on every node, by Ray
 MAX_FAILED_STARTS = 3
@@ -29,6 +30,16 @@ class Shape:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     memory: int = 0
+
+    @classmethod
+    def of(cls, specs: Iterable[FunctionSpec]) -> Shape:
+        """What a worker that runs all of some functions reserves."""
+        given = list(specs)
+        return cls(
+            num_cpus=max(spec.num_cpus for spec in given),
+            num_gpus=max(spec.num_gpus for spec in given),
+            memory=max(spec.memory or 0 for spec in given),
+        )
 
     @property
     def resources(self) -> dict[str, float]:
@@ -154,6 +165,21 @@ class ActorPool:
         self._failed_starts = 0
         with self._lock:
             self._idle.append(actor)
+
+    def all_up(self) -> list[Any]:
+        """The idle actors, once all that are starting are up.
+
+        Raises:
+            WorkerLost, EnvironmentFailed: see `started`.
+        """
+        import ray
+
+        while waiting := self.starting():
+            ready, _ = ray.wait(waiting, num_returns=1)
+            for ref in ready:
+                self.started(ref)
+        with self._lock:
+            return list(self._idle)
 
     def take(self) -> Any | None:
         """An idle actor, or None."""

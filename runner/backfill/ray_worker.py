@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runner.backfill.sample import Sample
     from runner.backfill.work import FragmentWork, Pass, WorkerEvent
 
 EVENT_SECONDS = 0.2
@@ -60,6 +61,12 @@ class RayWorker:
                 yield batch
                 batch, sent = [], time.monotonic()
         yield batch
+
+    def sample(self, settings: Pass, works: Sequence[FragmentWork], rows: int | None, seconds: float) -> Sample:
+        """See `runner.backfill.sample.sample`."""
+        from runner.backfill.sample import sample
+
+        return sample(settings, works, rows, seconds)
 
 
 class RayDriver:

@@ -1,0 +1,230 @@
+"""Measure what an estimate stands on: a sample of the function, the size of the inputs, the workers that there would be."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from infra.costs import cluster_cost, pod_bounds
+from infra.groups import Group
+from infra.kubernetes_names import parsed
+from infra.spec import KubeRayClusterSpec
+from runner.backfill.plan import BackfillPlan, field_ids
+from runner.backfill.pool import Shape
+from runner.backfill.tasks import tasks
+from runner.backfill.work import Pass
+from runner.context import current_context
+from runner.errors import BadInput
+from runner.estimate import Estimate, Workers, compute_seconds
+from runner.layering import plan_only, resolve_layers
+from runner.local_context import LocalContext
+from runner.targets import Request, resolve
+
+if TYPE_CHECKING:
+    from infra.prices import PriceTable
+    from runner.backfill.sample import Sample
+    from runner.table import Table
+
+CLUSTER_START_SECONDS = 60.0
+"""Assumed of a cluster that is provisioned for the job: half a minute where nodes and images are there, minutes where not."""
+RAY_MEMORY_SHARE = 0.7
+"""Of a pod's memory, that Ray lends to workers; the rest is its object store, by default."""
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """How much is tried; whichever ends first.
+
+    Attributes:
+        rows: so many at most, None for no bound.
+        seconds: of the sample, without what a start takes.
+    """
+
+    rows: int | None = None
+    seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.rows is not None and (isinstance(self.rows, bool) or self.rows < 1):
+            raise BadInput(f"sample: rows={self.rows!r} must be a whole number above 0")
+        if not 0 < self.seconds < math.inf:
+            raise BadInput(f"sample: seconds={self.seconds!r} must be above 0")
+
+
+def estimate(table: Table, request: Request, cluster: str | None, size: SampleSize | None, prices: PriceTable | None) -> Estimate:
+    """See `Table.estimate`."""
+    began = time.monotonic()
+    plan = plan_only(table, request)
+    plan_seconds = time.monotonic() - began
+    passes = _passes(table, request, plan)
+    shape = Shape.of(column.spec for one in passes for column in one.columns)
+    spec = _spec(table, cluster)
+    workers = workers_of_cluster(spec, shape, request.concurrency) if spec else _workers_here(cluster, shape, request.concurrency)
+    samples: Sequence[Sample] = ()
+    if size is not None and plan.works:
+        if len(passes) > 1:
+            raise BadInput(
+                f"{', '.join(plan.columns)} feed each other, and a sample needs inputs that are there; "
+                f"estimate {passes[0].names} first, and the others once it is computed"
+            )
+        samples, workers = _sampled(table, passes[0], plan, cluster, spec, workers, request, size)
+    made = _made(plan, passes, workers, samples, plan_seconds, cpus=shape.num_cpus if spec else None)
+    made = replace(made, stored_bytes=stored_bytes(table.to_lance(plan.read_version), passes, plan))
+    if spec is None or prices is None or made.seconds is None:
+        return made
+    costs, hours = cluster_cost(spec, prices), made.seconds / 3600
+    return replace(made, cost=costs.of_hours({name: pods * hours for name, pods in workers.pods.items()}), currency=costs.currency)
+
+
+def _passes(table: Table, request: Request, plan: BackfillPlan) -> list[Pass]:
+    """What `plan` was made of: one for each layer of columns."""
+    connection, dataset = table.connection, table.to_lance(plan.read_version)
+    layers, resolved, _ = resolve_layers(request, dataset, table.name, connection)
+    return [
+        resolve(resolved, dataset, table.name, connection.store, "sample", allow_pickle=connection.allow_pickle, columns=layer)
+        for layer in layers
+    ]
+
+
+def stored_bytes(dataset: Any, passes: Sequence[Pass], plan: BackfillPlan) -> int | None:
+    """Of the input columns of the rows to compute, as Lance's files have them: compressed, by the rows' share of each column."""
+    rows = dataset.count_rows()
+    if not rows or not plan.works:
+        return 0
+    on_disk = {field.id: int(field.bytes_on_disk) for field in dataset.stats.data_stats().fields}
+    total = 0.0
+    for work in plan.works:
+        columns = [column for one in passes for column in one.columns if column.name in work.columns]
+        ids = {id_ for column in columns for name in column.spec.inputs for id_ in field_ids(dataset, name)}
+        if not ids <= on_disk.keys():
+            return None
+        total += sum(on_disk[id_] for id_ in ids) * work.rows / rows
+    return round(total)
+
+
+# -- workers
+
+
+def _spec(table: Table, cluster: str | None) -> KubeRayClusterSpec | None:
+    """The cluster of that name, None where the backfill would run here.
+
+    Raises:
+        BadInput: a cluster of which nobody knows here how large it is.
+    """
+    if cluster in (None, "inline", "local"):
+        if cluster is None and not isinstance(current_context(), LocalContext | None):
+            raise BadInput("this context is on a cluster elsewhere; name it: estimate(..., cluster=NAME)")
+        return None
+    assert cluster is not None
+    spec = table.connection.get_cluster(cluster)
+    if not isinstance(spec, KubeRayClusterSpec):
+        raise BadInput(f"cluster {cluster!r} is of kind {spec.kind}, so how large it is cannot be known here; only kuberay's tells")
+    return spec
+
+
+def _workers_here(cluster: str | None, shape: Shape, concurrency: int | None) -> Workers:
+    if cluster == "inline":
+        return Workers(1, "this process")
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(int(cpus / shape.num_cpus), 1)
+    return Workers(min(count, concurrency or count), f"{cpus} CPUs of this machine", gpus=shape.num_gpus * count)
+
+
+def workers_of_cluster(spec: KubeRayClusterSpec, shape: Shape, concurrency: int | None) -> Workers:
+    """As many workers as fit a cluster at its largest, and the pods that they need.
+
+    Groups without accelerators are filled first where the workers need none, as Ray's autoscaler does.
+
+    Raises:
+        BadInput: not one fits.
+    """
+    fitting = {name: _fitting(group, shape) for name, group in spec.groups().items() if name != "head"}
+    most = {name: pod_bounds(spec, group)[1] for name, group in spec.groups().items()}
+    room = sum(count * most[name] for name, count in fitting.items())
+    if not room:
+        raise BadInput(
+            f"no worker can be placed on cluster {spec.name!r}: one asks for {shape}, and no group has that; "
+            "lower num_cpus, num_gpus or memory, or add a group to the cluster"
+        )
+    count = left = min(room, concurrency or room)
+    pods = {name: pod_bounds(spec, group)[0] for name, group in spec.groups().items()}
+    groups = spec.groups()
+    for name in sorted(fitting, key=lambda name: groups[name].gpus > 0):
+        if fitting[name] and left > 0:
+            needed = min(-(-left // fitting[name]), most[name])
+            pods[name] = max(pods[name], needed)
+            left -= needed * fitting[name]
+    gpus = sum(pods[name] * group.gpus for name, group in groups.items())
+    where = f"cluster {spec.name} at {', '.join(f'{pods[name]} x {name}' for name in fitting if pods[name])}"
+    return Workers(count, where, pods, gpus, CLUSTER_START_SECONDS, is_start_assumed=True)
+
+
+def _fitting(group: Group, shape: Shape) -> int:
+    """Workers of a shape that one pod of a group holds."""
+    has = {"CPU": math.ceil(parsed(group.cpus)), "GPU": group.gpus, "memory": float(parsed(group.memory)) * RAY_MEMORY_SHARE}
+    asked = shape.resources or {"CPU": 1.0}
+    return int(min(has[name] / amount for name, amount in asked.items()))
+
+
+# -- the sample
+
+
+def _sampled(
+    table: Table,
+    settings: Pass,
+    plan: BackfillPlan,
+    cluster: str | None,
+    spec: KubeRayClusterSpec | None,
+    workers: Workers,
+    request: Request,
+    size: SampleSize,
+) -> tuple[Sequence[Sample], Workers]:
+    """The sample, on the workers that the job would have where they are here, otherwise in this process."""
+    if spec is not None:
+        return LocalContext("inline").sample(settings, plan.works, None, size.rows, size.seconds), workers
+    current = current_context()
+    began = time.monotonic()
+    if cluster is None and isinstance(current, LocalContext):
+        samples = current.sample(settings, plan.works, request.concurrency, size.rows, size.seconds)
+        return samples, Workers(len(samples), "the context's")
+    context = LocalContext(cluster or "local", store=table.connection.store).open()
+    try:
+        samples = context.sample(settings, plan.works, request.concurrency, size.rows, size.seconds)
+    finally:
+        context.close()
+    start = max(time.monotonic() - began - max(sample.seconds for sample in samples), 0.0)
+    where = "this process" if cluster == "inline" else "this machine's"
+    gpus = len(samples) * max(column.spec.num_gpus for column in settings.columns)
+    return samples, Workers(len(samples), where, gpus=gpus, start_seconds=start)
+
+
+# -- the sum
+
+
+def _made(
+    plan: BackfillPlan,
+    passes: Sequence[Pass],
+    workers: Workers,
+    samples: Sequence[Sample],
+    plan_seconds: float,
+    *,
+    cpus: float | None,
+) -> Estimate:
+    count = len(tasks(plan.works, workers.count))
+    if not samples:
+        return Estimate(plan, workers, count, plan_seconds=plan_seconds)
+    limits = [column.spec.rate_limit for one in passes for column in one.columns if column.spec.rate_limit]
+    rate = min(limits, default=None)
+    return Estimate(
+        plan,
+        workers,
+        count,
+        samples=tuple(samples),
+        plan_seconds=plan_seconds,
+        setup_seconds=max(sample.setup_seconds for sample in samples),
+        compute_seconds=compute_seconds(plan.works, samples, workers.count, cpus=cpus, rate_limit=rate),
+        commit_seconds=plan_seconds,  # both are some requests to the store
+    )
