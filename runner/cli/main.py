@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runner.cli.checkpoints import checkpoints_app
 from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
@@ -42,6 +43,7 @@ app.add_typer(clusters_app, name="clusters")
 app.add_typer(manifests_app, name="manifests")
 app.add_typer(packages_app, name="packages")
 app.add_typer(policy_app, name="policy")
+app.add_typer(checkpoints_app, name="checkpoints")
 
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
