@@ -19,7 +19,7 @@ from runner.backfill.tasks import tasks
 from runner.backfill.work import Pass
 from runner.context import current_context
 from runner.errors import BadInput
-from runner.estimate import Estimate, Workers, compute_seconds
+from runner.estimate import COMMIT_PLANS, COMMIT_SECONDS, Estimate, Workers, compute_seconds
 from runner.layering import plan_only, resolve_layers
 from runner.local_context import LocalContext
 from runner.targets import Request, resolve
@@ -226,5 +226,5 @@ def _made(
         plan_seconds=plan_seconds,
         setup_seconds=max(sample.setup_seconds for sample in samples),
         compute_seconds=compute_seconds(plan.works, samples, workers.count, cpus=cpus, rate_limit=rate),
-        commit_seconds=plan_seconds,  # both are some requests to the store
+        commit_seconds=COMMIT_SECONDS + COMMIT_PLANS * plan_seconds,
     )

@@ -34,7 +34,7 @@ class Sample:
 
     Attributes:
         rows, failed: rows that were computed, and those of them that the function failed on.
-        setup_seconds: constructing the functions, with their ``setup``, and the first call, which may load more.
+        setup_seconds: opening the table, constructing the functions, with their ``setup``, and the first call, which may load more.
         row_seconds: of one row once batches have their size: reading, calling, encoding; by the clock.
         row_cpu_seconds: the same in CPU time of all threads.
         work_seconds: of one fragment beyond its rows: opening it, the first read, small first batches, closing its file.
@@ -77,13 +77,14 @@ def sample(settings: Pass, works: Sequence[FragmentWork], rows: int | None, seco
         sampler = _Sampler(opened, folder)
         chosen = _spread(works)
         sampler.warm_up(chosen[0])
+        setup = time.perf_counter() - began
         until = time.perf_counter() + seconds
         for number, work in enumerate(chosen):
             left, now = len(chosen) - number, time.perf_counter()
             share = None if rows is None else -(-(rows - sampler.rows) // left)
             if share != 0 and (now < until or not sampler.rows):
                 sampler.run(work, share, now + (until - now) / left)
-        return sampler.summed(time.perf_counter() - began)
+        return sampler.summed(setup, time.perf_counter() - began)
 
 
 def _spread(works: Sequence[FragmentWork]) -> list[FragmentWork]:
@@ -107,7 +108,6 @@ class _Sampler:
 
     opened: OpenPass
     folder: str
-    setup: float = 0.0
     steps: list[_Step] = field(default_factory=list)
     works: list[tuple[int, float]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -123,10 +123,8 @@ class _Sampler:
 
     def warm_up(self, work: FragmentWork) -> None:
         """Construct the functions, and call them with one row."""
-        began = time.perf_counter()
         for _ in self._results(work, 1):
             pass
-        self.setup = time.perf_counter() - began
 
     def run(self, work: FragmentWork, most_rows: int | None, until: float) -> None:
         """The first rows of a work, until that moment."""
@@ -175,14 +173,14 @@ class _Sampler:
         self.failed += len({int(offsets[failure.row]) for failure in failures})
         self.failures += failures[: MAX_KEPT_FAILURES - len(self.failures)]
 
-    def summed(self, seconds: float) -> Sample:
+    def summed(self, setup: float, seconds: float) -> Sample:
         steady = self._steady()
         rows = sum(step.rows for step in steady)
         row_seconds = sum(step.wall for step in steady) / rows
         return Sample(
             rows=self.rows,
             failed=self.failed,
-            setup_seconds=self.setup,
+            setup_seconds=setup,
             row_seconds=row_seconds,
             row_cpu_seconds=sum(step.cpu for step in steady) / rows,
             work_seconds=max(statistics.median(wall - count * row_seconds for count, wall in self.works), 0.0),

@@ -13,6 +13,7 @@ from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
 from runner.cli.diff import diff
+from runner.cli.doctor import doctor
 from runner.cli.eks import eks_token
 from runner.cli.gitops import gitops
 from runner.cli.jobs import jobs_app
@@ -200,6 +201,7 @@ app.command("eks-token")(eks_token)
 app.command("render")(render_tree)
 app.command("diff")(diff)
 app.command("gitops")(gitops)
+app.command("doctor")(doctor)
 
 
 _ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")
