@@ -29,6 +29,7 @@ class Workers:
     Attributes:
         count: how many at most.
         where: what they are, in words.
+        at_start: how many are up when the job begins, which is what the driver cuts its tasks for.
         pods: of a cluster, by group; all that the workers need, and the head.
         gpus: that are reserved meanwhile.
         start_seconds: until they serve, and until they are gone again.
@@ -37,6 +38,7 @@ class Workers:
 
     count: int
     where: str
+    at_start: int
     pods: Mapping[str, int] = field(default_factory=dict)
     gpus: float = 0.0
     start_seconds: float = 0.0
@@ -121,9 +123,9 @@ class Estimate:
 
 
 def compute_seconds(
-    works: Sequence[FragmentWork], samples: Sequence[Sample], workers: int, *, cpus: float | None, rate_limit: float | None
+    works: Sequence[FragmentWork], samples: Sequence[Sample], workers: Workers, *, cpus: float | None, rate_limit: float | None
 ) -> float:
-    """How long the works take on so many workers, as the driver hands them out: the largest task first, to whoever is free.
+    """How long the works take, as the driver hands them out: the largest task first, to whoever is free.
 
     Args:
         samples: of all workers at once, or of one.
@@ -132,8 +134,8 @@ def compute_seconds(
     """
     row = statistics.fmean(max(sample.row_seconds, sample.row_cpu_seconds / cpus if cpus else 0.0) for sample in samples)
     fragment = statistics.fmean(sample.work_seconds for sample in samples)
-    busy = [0.0] * max(workers, 1)
-    for task in tasks(works, workers):
+    busy = [0.0] * workers.count
+    for task in tasks(works, workers.at_start):
         seconds = TASK_SECONDS + sum(work.rows * row + fragment for work in task)
         heapq.heappushpop(busy, busy[0] + seconds)
     limited = sum(work.rows for work in works) / rate_limit if rate_limit else 0.0

@@ -16,7 +16,7 @@ from infra.spec import KubeRayClusterSpec
 from runner.backfill.plan import BackfillPlan, field_ids
 from runner.backfill.pool import Shape
 from runner.backfill.tasks import tasks
-from runner.backfill.work import Pass
+from runner.backfill.work import FragmentWork, Pass
 from runner.context import current_context
 from runner.errors import BadInput
 from runner.estimate import COMMIT_PLANS, COMMIT_SECONDS, Estimate, Workers, compute_seconds
@@ -62,7 +62,10 @@ def estimate(table: Table, request: Request, cluster: str | None, size: SampleSi
     passes = _passes(table, request, plan)
     shape = Shape.of(column.spec for one in passes for column in one.columns)
     spec = _spec(table, cluster)
-    workers = workers_of_cluster(spec, shape, request.concurrency) if spec else _workers_here(cluster, shape, request.concurrency)
+    if spec is None:
+        workers = _workers_here(cluster, shape, request.concurrency)
+    else:
+        workers = workers_of_cluster(spec, shape, plan.works, request.concurrency)
     samples: Sequence[Sample] = ()
     if size is not None and plan.works:
         if len(passes) > 1:
@@ -127,39 +130,42 @@ def _spec(table: Table, cluster: str | None) -> KubeRayClusterSpec | None:
 
 def _workers_here(cluster: str | None, shape: Shape, concurrency: int | None) -> Workers:
     if cluster == "inline":
-        return Workers(1, "this process")
+        return Workers(1, "this process", 1)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(int(cpus / shape.num_cpus), 1)
-    return Workers(min(count, concurrency or count), f"{cpus} CPUs of this machine", gpus=shape.num_gpus * count)
+    room = max(int(cpus / shape.num_cpus), 1)
+    count = min(room, concurrency or room)
+    return Workers(count, f"{cpus} CPUs of this machine", count, gpus=shape.num_gpus * count)
 
 
-def workers_of_cluster(spec: KubeRayClusterSpec, shape: Shape, concurrency: int | None) -> Workers:
-    """As many workers as fit a cluster at its largest, and the pods that they need.
+def workers_of_cluster(spec: KubeRayClusterSpec, shape: Shape, works: Sequence[FragmentWork], concurrency: int | None) -> Workers:
+    """The workers that a cluster comes to for some works, and the pods that they need.
 
-    Groups without accelerators are filled first where the workers need none, as Ray's autoscaler does.
+    One for each task, as far as they fit the cluster at its largest. Groups without accelerators are filled first, as Ray's
+    autoscaler does.
 
     Raises:
         BadInput: not one fits.
     """
-    fitting = {name: _fitting(group, shape) for name, group in spec.groups().items() if name != "head"}
-    most = {name: pod_bounds(spec, group)[1] for name, group in spec.groups().items()}
-    room = sum(count * most[name] for name, count in fitting.items())
+    groups = spec.groups()
+    bounds = {name: pod_bounds(spec, group) for name, group in groups.items()}
+    fitting = {name: _fitting(group, shape) for name, group in groups.items() if name != "head"}
+    room = sum(count * bounds[name][1] for name, count in fitting.items())
     if not room:
         raise BadInput(
             f"no worker can be placed on cluster {spec.name!r}: one asks for {shape}, and no group has that; "
             "lower num_cpus, num_gpus or memory, or add a group to the cluster"
         )
-    count = left = min(room, concurrency or room)
-    pods = {name: pod_bounds(spec, group)[0] for name, group in spec.groups().items()}
-    groups = spec.groups()
+    at_start = max(sum(count * bounds[name][0] for name, count in fitting.items()), 1)
+    count = left = max(min(room, concurrency or room, len(tasks(works, at_start))), 1)
+    pods = {name: least for name, (least, _) in bounds.items()}
     for name in sorted(fitting, key=lambda name: groups[name].gpus > 0):
         if fitting[name] and left > 0:
-            needed = min(-(-left // fitting[name]), most[name])
+            needed = min(-(-left // fitting[name]), bounds[name][1])
             pods[name] = max(pods[name], needed)
             left -= needed * fitting[name]
     gpus = sum(pods[name] * group.gpus for name, group in groups.items())
-    where = f"cluster {spec.name} at {', '.join(f'{pods[name]} x {name}' for name in fitting if pods[name])}"
-    return Workers(count, where, pods, gpus, CLUSTER_START_SECONDS, is_start_assumed=True)
+    where = f"cluster {spec.name} with {', '.join(f'{pods[name]} x {name}' for name in fitting if pods[name])}"
+    return Workers(count, where, at_start, pods, gpus, CLUSTER_START_SECONDS, is_start_assumed=True)
 
 
 def _fitting(group: Group, shape: Shape) -> int:
@@ -189,7 +195,7 @@ def _sampled(
     began = time.monotonic()
     if cluster is None and isinstance(current, LocalContext):
         samples = current.sample(settings, plan.works, request.concurrency, size.rows, size.seconds)
-        return samples, Workers(len(samples), "the context's")
+        return samples, Workers(len(samples), "the context's", len(samples))
     context = LocalContext(cluster or "local", store=table.connection.store).open()
     try:
         samples = context.sample(settings, plan.works, request.concurrency, size.rows, size.seconds)
@@ -198,7 +204,7 @@ def _sampled(
     start = max(time.monotonic() - began - max(sample.seconds for sample in samples), 0.0)
     where = "this process" if cluster == "inline" else "this machine's"
     gpus = len(samples) * max(column.spec.num_gpus for column in settings.columns)
-    return samples, Workers(len(samples), where, gpus=gpus, start_seconds=start)
+    return samples, Workers(len(samples), where, len(samples), gpus=gpus, start_seconds=start)
 
 
 # -- the sum
@@ -213,7 +219,7 @@ def _made(
     *,
     cpus: float | None,
 ) -> Estimate:
-    count = len(tasks(plan.works, workers.count))
+    count = len(tasks(plan.works, workers.at_start))
     if not samples:
         return Estimate(plan, workers, count, plan_seconds=plan_seconds)
     limits = [column.spec.rate_limit for one in passes for column in one.columns if column.spec.rate_limit]
@@ -225,6 +231,6 @@ def _made(
         samples=tuple(samples),
         plan_seconds=plan_seconds,
         setup_seconds=max(sample.setup_seconds for sample in samples),
-        compute_seconds=compute_seconds(plan.works, samples, workers.count, cpus=cpus, rate_limit=rate),
+        compute_seconds=compute_seconds(plan.works, samples, workers, cpus=cpus, rate_limit=rate),
         commit_seconds=COMMIT_SECONDS + COMMIT_PLANS * plan_seconds,
     )

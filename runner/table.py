@@ -144,8 +144,8 @@ class Table:
 
         Args:
             sample: how much to try. Default: nothing, and no time.
-            cluster: ``"local"``, ``"inline"``, or a defined cluster, taken at its largest. Default: the context it is called in,
-                otherwise ``"local"``.
+            cluster: ``"local"``, ``"inline"``, or a defined cluster, grown as far as the tasks make it. Default: the context it is
+                called in, otherwise ``"local"``.
             prices: what the pods of a defined cluster cost; see `infra.prices.find_prices`.
 
         Raises:
