@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
@@ -165,3 +167,12 @@ def test_the_command_says_what_is_not_known(tmp_path: Path, monkeypatch: pytest.
     assert head[3] == "0.29"
     assert "prices: our contract, 2026-02-03" in with_prices.stderr
     assert "now: unknown: no kubeconfig" in with_prices.stderr
+
+
+def test_the_table_of_the_documentation() -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    table = PriceTable.parse(yaml.safe_load(block))
+    assert (table.currency, list(table.node_types)) == ("EUR", ["m7i.4xlarge", "spot"])
+    named = {key for row in re.findall(r"^\| (`.*?`) \|", text, flags=re.M) for key in re.findall(r"`([a-z_]+)`", row)}
+    assert set(PriceTable.model_fields) <= named
