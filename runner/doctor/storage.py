@@ -65,7 +65,7 @@ def _conditional(store: Store, path: str) -> Check:
     if store.create(path, b"third") or store.get(path) != b"second":
         return Check(
             "store: create once", "FAIL", f"{store.uri}: an object that is there can be created again",
-            "use a store with conditional puts (If-None-Match): S3, MinIO, SeaweedFS 3.80 or later, GCS, Azure; "
+            "use a store that has conditional puts (If-None-Match); "
             "without them two backfills of a column do not see each other",
         )  # fmt: skip
     return Check("store: create once", "OK", "of two who create an object, one does")
