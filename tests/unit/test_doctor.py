@@ -127,7 +127,7 @@ def test_no_pulumi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     pulumi_command.cache_clear()
     (needed,) = pulumi_cli.look(needed=True)
-    assert (needed.status, needed.found) == ("FAIL", "on-demand clusters need the CLI of Pulumi, and there is no `pulumi` on PATH")
+    assert (needed.status, needed.found) == ("FAIL", "Pulumi's CLI is needed, and there is no `pulumi` on PATH")
     assert "https://www.pulumi.com/docs/install/" in needed.remedy
     (not_needed,) = pulumi_cli.look(needed=False)
     assert not_needed.status == "WARN"
