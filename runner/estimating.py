@@ -68,12 +68,8 @@ def estimate(table: Table, request: Request, cluster: str | None, size: SampleSi
         workers = workers_of_cluster(spec, shape, plan.works, request.concurrency)
     samples: Sequence[Sample] = ()
     if size is not None and plan.works:
-        if len(passes) > 1:
-            raise BadInput(
-                f"{', '.join(plan.columns)} feed each other, and a sample needs inputs that are there; "
-                f"estimate {passes[0].names} first, and the others once it is computed"
-            )
-        samples, workers = _sampled(table, passes[0], plan, cluster, spec, workers, request, size)
+        trial = _Trial(_single(passes, plan), plan.works, request.concurrency, size)
+        samples, workers = (trial.on(LocalContext("inline")), workers) if spec else trial.where_the_job_would_be(cluster, table)
     made = _made(plan, passes, workers, samples, plan_seconds, cpus=shape.num_cpus if spec else None)
     made = replace(made, stored_bytes=stored_bytes(table.to_lance(plan.read_version), passes, plan))
     if spec is None or prices is None or made.seconds is None:
@@ -178,33 +174,46 @@ def _fitting(group: Group, shape: Shape) -> int:
 # -- the sample
 
 
-def _sampled(
-    table: Table,
-    settings: Pass,
-    plan: BackfillPlan,
-    cluster: str | None,
-    spec: KubeRayClusterSpec | None,
-    workers: Workers,
-    request: Request,
-    size: SampleSize,
-) -> tuple[Sequence[Sample], Workers]:
-    """The sample, on the workers that the job would have where they are here, otherwise in this process."""
-    if spec is not None:
-        return LocalContext("inline").sample(settings, plan.works, None, size.rows, size.seconds), workers
-    current = current_context()
-    began = time.monotonic()
-    if cluster is None and isinstance(current, LocalContext):
-        samples = current.sample(settings, plan.works, request.concurrency, size.rows, size.seconds)
-        return samples, Workers(len(samples), "the context's", len(samples))
-    context = LocalContext(cluster or "local", store=table.connection.store).open()
-    try:
-        samples = context.sample(settings, plan.works, request.concurrency, size.rows, size.seconds)
-    finally:
-        context.close()
-    start = max(time.monotonic() - began - max(sample.seconds for sample in samples), 0.0)
-    where = "this process" if cluster == "inline" else "this machine's"
-    gpus = len(samples) * max(column.spec.num_gpus for column in settings.columns)
-    return samples, Workers(len(samples), where, len(samples), gpus=gpus, start_seconds=start)
+def _single(passes: Sequence[Pass], plan: BackfillPlan) -> Pass:
+    if len(passes) > 1:
+        raise BadInput(
+            f"{', '.join(plan.columns)} feed each other, and a sample needs inputs that are there; "
+            f"estimate {passes[0].names} first, and the others once it is computed"
+        )
+    return passes[0]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What is sampled, and how much of it."""
+
+    settings: Pass
+    works: Sequence[FragmentWork]
+    concurrency: int | None
+    size: SampleSize
+
+    def on(self, context: LocalContext) -> list[Sample]:
+        """On the workers of a context."""
+        return context.sample(self.settings, self.works, self.concurrency, self.size.rows, self.size.seconds)
+
+    def where_the_job_would_be(self, cluster: str | None, table: Table) -> tuple[list[Sample], Workers]:
+        """On the workers that the job would have here, started for it where no context has them, and what they are."""
+        current = current_context()
+        if cluster is None and isinstance(current, LocalContext):
+            samples = self.on(current)
+            return samples, Workers(len(samples), "the context's", len(samples), gpus=self._gpus(samples))
+        began = time.monotonic()
+        context = LocalContext("inline" if cluster == "inline" else "local", store=table.connection.store).open()
+        try:
+            samples = self.on(context)
+        finally:
+            context.close()
+        start = max(time.monotonic() - began - max(sample.seconds for sample in samples), 0.0)
+        where = "this process" if cluster == "inline" else "this machine's"
+        return samples, Workers(len(samples), where, len(samples), gpus=self._gpus(samples), start_seconds=start)
+
+    def _gpus(self, samples: Sequence[Sample]) -> float:
+        return len(samples) * max(column.spec.num_gpus for column in self.settings.columns)
 
 
 # -- the sum
