@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.doctor.check import Check, clock
+from runner.doctor.check import Check, Status, clock
 
 if TYPE_CHECKING:
     from infra.kube import Access
@@ -48,7 +48,7 @@ def _ask(access: Access, spec: KubeRayClusterSpec | None) -> Iterator[Check]:
     try:
         yield from run(_server(access))
         yield run(_operator(access))
-        yield run(_rights(access, spec))
+        yield from run(_rights(access, spec))
     except NotAllowed as exc:
         yield Check("kubernetes", "FAIL", str(exc), "log in again, or ask for the right")
     except InfraError as exc:
@@ -86,18 +86,28 @@ async def _operator(access: Access) -> Check:
     return Check("kuberay", "OK", found)
 
 
-async def _rights(access: Access, spec: KubeRayClusterSpec | None) -> Check:
-    """Those that making a cluster needs, on demand and by a stack."""
+async def _rights(access: Access, spec: KubeRayClusterSpec | None) -> list[Check]:
+    """Those that clusters of stacks need, and the further ones of on-demand clusters."""
     from infra import preflight
-    from infra.kube import Kubernetes
     from runner.provision import objects
 
-    kube, namespace = await Kubernetes.connect(access), spec.namespace if spec else "default"
-    rights = [*preflight.RIGHTS, *objects.RIGHTS]
+    namespace = spec.namespace if spec else "default"
+    usual = "bind them to a Role that allows it, such as infra.RunnerAccess makes, or name a cluster of a namespace where they may"
+    further = "without them clusters come from a stack (`pulumi up`) only; a Role that allows them, for `--cluster NAME`"
+    return [
+        await _allowed("rights", access, preflight.RIGHTS, namespace, "FAIL" if spec else "WARN", usual),
+        await _allowed("rights for on-demand clusters", access, objects.RIGHTS, namespace, "WARN", further),
+    ]
+
+
+async def _allowed(
+    name: str, access: Access, rights: Sequence[tuple[str, str]], namespace: str, otherwise: Status, remedy: str
+) -> Check:
+    from infra.kube import Kubernetes
+
+    kube = await Kubernetes.connect(access)
     allowed = await asyncio.gather(*[kube.may(verb, resource, namespace) for verb, resource in rights])
     missing = [f"{verb} {resource.rpartition(':')[2]}" for (verb, resource), may in zip(rights, allowed, strict=True) if not may]
-    if not missing:
-        return Check("rights", "OK", f"all {len(rights)} in namespace {namespace}")
-    found = f"in namespace {namespace} these credentials may not {', '.join(missing)}"
-    remedy = "bind them to a Role that allows it, such as infra.RunnerAccess makes, or name a cluster of a namespace where they may"
-    return Check("rights", "FAIL" if spec else "WARN", found, remedy)
+    if missing:
+        return Check(name, otherwise, f"in namespace {namespace} these credentials may not {', '.join(missing)}", remedy)
+    return Check(name, "OK", f"all {len(rights)} in namespace {namespace}")

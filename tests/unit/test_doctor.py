@@ -179,7 +179,9 @@ def test_missing_rights_and_an_old_kuberay(fake: FakeKubernetes, tmp_path: Path)
     found = by_name(kubernetes.look(spec_at(fake, tmp_path)))
     assert (found["kuberay"].status, found["kuberay"].found) == ("WARN", "1.4.2, feature gates turned on: none")
     assert found["rights"].status == "FAIL"
-    assert found["rights"].found == "in namespace ray these credentials may not create rayclusters, patch jobs"
+    assert found["rights"].found == "in namespace ray these credentials may not create rayclusters"
+    on_demand = found["rights for on-demand clusters"]
+    assert (on_demand.status, on_demand.found) == ("WARN", "in namespace ray these credentials may not patch jobs")
 
 
 def test_no_kuberay_and_a_clock_that_is_ahead(fake: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
