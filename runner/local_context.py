@@ -124,13 +124,11 @@ class LocalContext(Context):
             return [sample(settings, works, rows, seconds)]
         with self._lock:
             pool = self._pool(Shape.of(column.spec for column in settings.columns), settings.store)
-        room = pool.capacity() or 1
-        pool.grow(min(concurrency or room, room))
-        actors = pool.all_up()[:concurrency]
-        shared = dataclasses.replace(settings, workers=len(actors))
-        share = None if rows is None else -(-rows // len(actors))
-        parts = [works[number :: len(actors)] or works[:1] for number in range(len(actors))]
-        return _answers([actor.sample.remote(shared, part, share, seconds) for actor, part in zip(actors, parts, strict=True)])
+        pool.count_user(1)
+        try:
+            return _sampled(pool, settings, works, concurrency, rows, seconds)
+        finally:
+            pool.count_user(-1)
 
     def _start_workers(self) -> None:
         """As many as fit, before a job asks for them."""
@@ -168,14 +166,38 @@ class LocalContext(Context):
             self._origin = None
 
 
-def _answers(refs: list[Any]) -> list[Any]:
+def _sampled(
+    pool: ActorPool, settings: Pass, works: Sequence[FragmentWork], concurrency: int | None, rows: int | None, seconds: float
+) -> list[Sample]:
+    room = pool.capacity() or 1
+    most = min(concurrency or room, room)
+    pool.grow(most)
+    pool.wait_until_up()
+    actors = [actor for _ in range(most) if (actor := pool.take()) is not None]
+    if not actors:
+        raise BadInput("all workers of this context are busy; sample when its jobs are done, or without the context")
+    shared = dataclasses.replace(settings, workers=len(actors))
+    share = None if rows is None else -(-rows // len(actors))
+    parts = [works[number :: len(actors)] or works[:1] for number in range(len(actors))]
+    refs = [actor.sample.remote(shared, part, share, seconds) for actor, part in zip(actors, parts, strict=True)]
+    answers = [_answer(pool, actor, ref) for actor, ref in zip(actors, refs, strict=True)]
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+def _answer(pool: ActorPool, actor: Any, ref: Any) -> Sample | Exception:
+    """What a worker measured, or what became of it; it goes back to the pool where it lives."""
     import ray
 
     try:
-        return list(ray.get(refs))
+        found: Sample = ray.get(ref)
     except ray.exceptions.RayTaskError as exc:
-        if isinstance(exc.cause, RunnerError):
-            raise exc.cause from None
-        raise
+        pool.give_back(actor)
+        return exc.cause if isinstance(exc.cause, RunnerError) else exc
     except ray.exceptions.RayError as exc:
-        raise WorkerLost(f"a worker died in the sample: {cause(exc)}") from exc
+        pool.discard(actor)
+        return WorkerLost(f"a worker died in the sample: {cause(exc)}")
+    pool.give_back(actor)
+    return found

@@ -166,8 +166,8 @@ class ActorPool:
         with self._lock:
             self._idle.append(actor)
 
-    def all_up(self) -> list[Any]:
-        """The idle actors, once all that are starting are up.
+    def wait_until_up(self) -> None:
+        """Wait for all actors that are starting.
 
         Raises:
             WorkerLost, EnvironmentFailed: see `started`.
@@ -178,8 +178,6 @@ class ActorPool:
             ready, _ = ray.wait(waiting, num_returns=1)
             for ref in ready:
                 self.started(ref)
-        with self._lock:
-            return list(self._idle)
 
     def take(self) -> Any | None:
         """An idle actor, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from typer.testing import CliRunner
 
 from infra.prices import PriceTable
 from infra.spec import KubeRayClusterSpec
-from runner import Connection, udf
+from runner import Connection, Context, udf
 from runner.cli.main import app
-from runner.errors import BadInput, RunnerError
+from runner.errors import BadInput, RunnerError, WorkerLost
 from runner.estimating import SampleSize
 from tests.e2e.helpers import calls, doubling, failing_while, files, log_call, make_table, values
 
@@ -105,14 +106,29 @@ def test_coroutines_are_sampled_many_at_once_under_their_rate_limit(inline: Conn
     assert limits.compute_seconds >= 100.0  # 100,000 rows at 1,000 a second
 
 
-def test_on_the_workers_of_a_local_ray(local: Connection, log: Path) -> None:
-    table = make_table(local, 4000, rows_per_fragment=1000)
+def test_on_the_workers_of_a_local_ray(db: Connection, ray_session: Context, log: Path) -> None:
+    table = make_table(db, 4000, rows_per_fragment=1000)
     table.add_columns({"y": doubling(log)})
     found = table.estimate("y", sample=SampleSize(rows=100))
     assert len(found.samples) == found.workers.count
     assert found.workers.start_seconds == 0.0  # they are up
     assert found.sampled >= 100
     assert len(set(calls(log))) >= 100
+
+
+def test_a_function_that_kills_its_worker(db: Connection, ray_session: Context, log: Path) -> None:
+    """The dead worker is replaced: the backfill after it loses none."""
+
+    @udf
+    def kills(x: int) -> int:
+        os._exit(7)
+
+    table = make_table(db, 40)
+    table.add_columns({"y": kills, "z": doubling(log)})
+    with pytest.raises(WorkerLost, match="a worker died in the sample: "):
+        table.estimate("y", sample=SampleSize(rows=4))
+    assert table.backfill("z").rows_done == 40
+    assert calls(log) == list(range(40))
 
 
 def test_a_cluster_that_is_defined_is_sampled_here_and_priced(inline: Connection, log: Path) -> None:
