@@ -16,13 +16,15 @@ from lance.file import LanceFileWriter
 
 from runner.backfill.blobs import input_batches
 from runner.backfill.compute import Ahead
-from runner.backfill.failures import Failure
+from runner.backfill.failures import Failure, WrongOutput
 from runner.backfill.flight import Flight, Results
 from runner.backfill.offsets import Offsets
 from runner.backfill.open_pass import OpenPass
 from runner.backfill.reader import FragmentRows, keep_freed_memory
 from runner.backfill.work import FragmentWork, Pass
 from runner.backfill.worker import output_of
+from runner.errors import RunnerError, StorageError
+from runner.store import first_line
 
 MOST_WORKS = 4
 MAX_KEPT_FAILURES = 5
@@ -65,8 +67,17 @@ def sample(settings: Pass, works: Sequence[FragmentWork], rows: int | None, seco
         seconds: for all but the setup; a call that takes longer is waited for.
 
     Raises:
-        RunnerError: a function cannot be constructed.
+        RunnerError: a function cannot be constructed, returns what it did not declare, or the storage fails.
     """
+    try:
+        return _sample(settings, works, rows, seconds)
+    except WrongOutput as exc:
+        raise RunnerError(f"{settings.names}: the function {exc}") from exc
+    except OSError as exc:
+        raise StorageError(f"{settings.names}: cannot read from {settings.store.uri}: {first_line(exc)}") from exc
+
+
+def _sample(settings: Pass, works: Sequence[FragmentWork], rows: int | None, seconds: float) -> Sample:
     began = time.perf_counter()
     keep_freed_memory()  # as workers do
     policy = dataclasses.replace(settings.policy, then="skip", most=None)

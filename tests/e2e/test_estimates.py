@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -84,6 +85,17 @@ def test_a_setup_that_fails_is_told(inline: Connection) -> None:
     table = make_table(inline, 10)
     table.add_columns({"y": Broken()})
     with pytest.raises(RunnerError, match=r"Broken\.setup failed on a worker: OSError: no model here"):
+        table.estimate("y", sample=SampleSize(rows=5))
+
+
+def test_a_function_that_returns_something_else_is_told(inline: Connection) -> None:
+    @udf(data_type=pa.int64())
+    def short(x: pa.Array) -> pa.Array:
+        return x.slice(1)
+
+    table = make_table(inline, 10)
+    table.add_columns({"y": short})
+    with pytest.raises(RunnerError, match=r"y: the function .*"):
         table.estimate("y", sample=SampleSize(rows=5))
 
 
