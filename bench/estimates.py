@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -82,7 +81,7 @@ class Outcome:
 
 def cases() -> Iterator[Case]:
     for workload in WORKLOADS[:4]:
-        yield Case(f"{workload.key}: {workload.title}", workload.table, UDFS[workload.function])
+        yield Case(f"{workload.key}: {workload.title}", workload.table, as_udf(UDFS[workload.function]))
     yield Case("3,000 rows of 5 ms each", NUMBER, busy, SLOW_ROWS)
     yield Case("3,000 calls of a coroutine that waits 50 ms, 16 at once a worker", NUMBER, waits, SLOW_ROWS)
     yield Case("100,000 rows of 20 µs, by a class whose `setup` takes 2 s", NUMBER, as_udf(Model), 100_000)
@@ -111,7 +110,7 @@ def measured(case: Case, root: Path, *, warm: bool) -> Outcome:
     db = runner.connect(str(database))
     with db.context(cluster="local") if warm else nullcontext():
         if warm:
-            _fill(db.open_table("tiny"), UDFS["text_len"], None)
+            _fill(db.open_table("tiny"), as_udf(UDFS["text_len"]))
         table = db.open_table("t")
         table.add_columns({tables.OUTPUT: case.function})
         estimated = table.estimate(tables.OUTPUT, sample=SAMPLE, limit=case.limit).seconds
@@ -120,9 +119,9 @@ def measured(case: Case, root: Path, *, warm: bool) -> Outcome:
     return Outcome(case, warm, estimated, result.seconds["total"], os.getloadavg()[0])
 
 
-def _fill(table: Any, function: UDF, limit: int | None) -> None:
+def _fill(table: runner.Table, function: UDF) -> None:
     table.add_columns({tables.OUTPUT: function})
-    table.backfill(tables.OUTPUT, limit=limit, progress=False)
+    table.backfill(tables.OUTPUT, progress=False)
 
 
 if __name__ == "__main__":
