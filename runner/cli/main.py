@@ -12,18 +12,18 @@ from runner.cli.checkpoints import checkpoints_app
 from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
-from runner.cli.diff import diff
 from runner.cli.costs import PricesFile
+from runner.cli.diff import diff
 from runner.cli.doctor import doctor
 from runner.cli.eks import eks_token
 from runner.cli.gitops import gitops
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
+from runner.cli.plans import EstimateCluster, Sample, print_estimate, print_plan
 from runner.cli.policy import policy_app
 from runner.cli.render import Name, Render, Schedule, print_rendered
 from runner.cli.trees import render as render_tree
-from runner.cli.plans import EstimateCluster, Sample, print_estimate, print_plan
 
 if TYPE_CHECKING:
     from runner.table import Table
