@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CLUSTER_START_SECONDS = 60.0
 """Assumed of a cluster that is provisioned for the job: half a minute where nodes and images are there, minutes where not."""
+THIS_PROCESS = Workers(1, "this process", 1, task_seconds=0.0)
 RAY_MEMORY_SHARE = 0.7
 """Of a pod's memory, that Ray lends to workers; the rest is its object store, by default."""
 
@@ -126,7 +127,7 @@ def _spec(table: Table, cluster: str | None) -> KubeRayClusterSpec | None:
 
 def _workers_here(cluster: str | None, shape: Shape, concurrency: int | None) -> Workers:
     if cluster == "inline":
-        return Workers(1, "this process", 1)
+        return THIS_PROCESS
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     room = max(int(cpus / shape.num_cpus), 1)
     count = min(room, concurrency or room)
@@ -152,7 +153,7 @@ def workers_of_cluster(spec: KubeRayClusterSpec, shape: Shape, works: Sequence[F
             "lower num_cpus, num_gpus or memory, or add a group to the cluster"
         )
     at_start = max(sum(count * bounds[name][0] for name, count in fitting.items()), 1)
-    count = left = max(min(room, concurrency or room, len(tasks(works, at_start))), 1)
+    count = left = max(min(room, concurrency or room, len(tasks(works, at_start, room))), 1)
     pods = {name: least for name, (least, _) in bounds.items()}
     for name in sorted(fitting, key=lambda name: groups[name].gpus > 0):
         if fitting[name] and left > 0:
@@ -201,16 +202,19 @@ class _Trial:
         current = current_context()
         if cluster is None and isinstance(current, LocalContext):
             samples = self.on(current)
+            if current.kind == "inline":
+                return samples, THIS_PROCESS
             return samples, Workers(len(samples), "the context's", len(samples), gpus=self._gpus(samples))
+        if cluster == "inline":
+            return self.on(LocalContext("inline")), THIS_PROCESS
         began = time.monotonic()
-        context = LocalContext("inline" if cluster == "inline" else "local", store=table.connection.store).open()
+        context = LocalContext("local", store=table.connection.store).open()
         try:
             samples = self.on(context)
         finally:
             context.close()
         start = max(time.monotonic() - began - max(sample.seconds for sample in samples), 0.0)
-        where = "this process" if cluster == "inline" else "this machine's"
-        return samples, Workers(len(samples), where, len(samples), gpus=self._gpus(samples), start_seconds=start)
+        return samples, Workers(len(samples), "this machine's", len(samples), gpus=self._gpus(samples), start_seconds=start)
 
     def _gpus(self, samples: Sequence[Sample]) -> float:
         return len(samples) * max(column.spec.num_gpus for column in self.settings.columns)
@@ -228,7 +232,7 @@ def _made(
     *,
     cpus: float | None,
 ) -> Estimate:
-    count = len(tasks(plan.works, workers.at_start))
+    count = len(tasks(plan.works, workers.at_start, workers.count))
     if not samples:
         return Estimate(plan, workers, count, plan_seconds=plan_seconds)
     limits = [column.spec.rate_limit for one in passes for column in one.columns if column.spec.rate_limit]

@@ -1,4 +1,4 @@
-"""Pages that the site has and `docs/` has not: mkdocs calls `on_files` when it builds."""
+"""Pages that the site has and `docs/` has not, and links to them: mkdocs calls `on_files` and `on_page_markdown` when it builds."""
 
 from __future__ import annotations
 
@@ -43,11 +43,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links out of `docs/`, as a reader of the repository follows them, to the pages that the site has."""
+    return markdown.replace("](../README.md", "](index.md").replace("](../bench/", "](bench/")
+
+
 def _pages() -> dict[str, str]:
     return {
         "index.md": _readme(),
-        "bench/RESULTS.md": (ROOT / "bench/RESULTS.md").read_text(),
-        "bench/CLUSTERS.md": (ROOT / "bench/CLUSTERS.md").read_text(),
+        **{f"bench/{file.name}": file.read_text() for file in ROOT.glob("bench/*.md")},
         "reference/command-line.md": command_line(),
         **{f"reference/{name}.md": text for name, text in _files().items()},
     }

@@ -88,7 +88,7 @@ class Driver:
         self._cancelled = cancelled
         self._finished = finished
         self._staged = list(plan.staged)
-        self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism))
+        self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism, executor.growth))
         self._running: set[Task] = set()
         self._losses = Losses()
         self._stragglers = Stragglers(sum(work.rows for work in plan.works))
