@@ -27,6 +27,7 @@ from runner.read_tags import ReadTags
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.result import BackfillResult
 from runner.targets import Request
+from runner.watch.job_watch import JobWatch
 
 if TYPE_CHECKING:
     from runner.local_context import LocalContext
@@ -154,7 +155,8 @@ class _Run:
         self._record = record
         self._records = JobRecords(self._store)
         self._errors: tuple[RowError, ...] = ()
-        self._phases = Phases(meter)
+        self._watch = JobWatch(job_id, table.name, request.columns)
+        self._phases = Phases(meter, self._watch.recorder)
         self._executor = "none"
         self._outcome = Outcome()
         self._index_notes: list[str] = []
@@ -246,7 +248,7 @@ class _Run:
                 self._executor = context.kind
                 executor = context.executor(settings, _shape(settings), self._request.concurrency)
             with self._phases.timed("compute"):
-                return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished).run()
+                return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished, self._watch.recorder).run()
 
     @contextmanager
     def _executing_context(self) -> Iterator[LocalContext]:
@@ -307,6 +309,7 @@ class _Run:
             while not ended.wait(HEARTBEAT_SECONDS):
                 with suppress(RunnerError):
                     self._save(record)
+                    self._watch.beat(self._records, self._meter)
                     if self._records.is_cancel_asked(self._job_id):
                         self._cancelled.set()
 
@@ -328,6 +331,8 @@ class _Run:
             record.ended_at = now()
             with suppress(RunnerError):  # a full disk must not hide what ended the job
                 self._records.save_errors(self._job_id, self._errors)
+                self._watch.end(self._records, record)
+            with suppress(RunnerError):
                 self._save(record)
 
     def _save(self, record: JobRecord) -> None:

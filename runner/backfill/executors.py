@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from runner.backfill.pool import ActorPool
+from runner.backfill.process import Place, here
 from runner.backfill.work import FragmentWork, Pass, WorkerEvent
 
 
@@ -17,11 +18,13 @@ class Task:
     """Works that go to one worker together, and those of them it has not finished; told apart by identity.
 
     Attributes:
+        place: where it runs, once it does.
         told, told_failed: values, and failed values, that the worker has told of for the work it is at.
         twin_of: the task of a slow worker that this one does once more.
     """
 
     works: tuple[FragmentWork, ...]
+    place: Place | None = None
     told: int = 0
     told_failed: int = 0
     twin_of: Task | None = None
@@ -80,6 +83,7 @@ class InlineExecutor:
     def submit(self, task: Task, waiting: int) -> bool:
         if self._running is not None:
             return False
+        task.place = here()
         self._running = task, self._worker.run(self._settings, task.works)
         return True
 
@@ -136,6 +140,7 @@ class RayExecutor:
         if actor is None:
             self._grow(waiting)
             return False
+        task.place = self._pool.place(actor)
         stream = actor.run.options(num_returns="streaming").remote(self._settings, task.works)
         self._running[stream] = actor, task
         return True

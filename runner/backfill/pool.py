@@ -14,6 +14,7 @@ from runner.backfill import ray_worker
 from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 
 if TYPE_CHECKING:
+    from runner.backfill.process import Place
     from runner.environments.worker_setup import WorkerSetup
 
 NODE_LABEL = "ray.io/node-id"  # on every node, by Ray
@@ -60,6 +61,7 @@ class ActorPool:
         self._idle: collections.deque[Any] = collections.deque()
         self._starting: dict[Any, Any] = {}
         self._busy: set[Any] = set()
+        self._places: dict[Any, Place] = {}
         self._failed_starts = 0
         self._is_waiting = False
         ActorPool._all.add(self)
@@ -138,7 +140,7 @@ class ActorPool:
         if actor is None:
             return
         try:
-            ray.get(ref)
+            place = ray.get(ref)
         except ray.exceptions.RuntimeEnvSetupError as exc:
             raise EnvironmentFailed(
                 f"workers cannot be given their environment: {_installer_says(str(exc))}; mend the manifest, or the "
@@ -153,6 +155,7 @@ class ActorPool:
             return
         self._failed_starts = 0
         with self._lock:
+            self._places[actor] = place
             self._idle.append(actor)
 
     def take(self) -> Any | None:
@@ -163,6 +166,10 @@ class ActorPool:
             actor = self._idle.popleft()
             self._busy.add(actor)
             return actor
+
+    def place(self, actor: Any) -> Place | None:
+        """Where an actor that is up runs."""
+        return self._places.get(actor)
 
     def give_back(self, actor: Any) -> None:
         with self._lock:
@@ -175,6 +182,7 @@ class ActorPool:
 
         with self._lock:
             self._busy.discard(actor)
+            self._places.pop(actor, None)
         ray.kill(actor)
 
     def stop_waiting(self) -> None:
@@ -190,6 +198,7 @@ class ActorPool:
             self._idle.clear()
             self._busy.clear()
             self._starting.clear()
+            self._places.clear()
         self._kill(actors)
 
     def release_idle(self) -> None:
@@ -200,6 +209,7 @@ class ActorPool:
             actors = [*self._idle, *self._starting.values()]
             self._idle.clear()
             self._starting.clear()
+            self._places.clear()
         self._kill(actors)
 
     @staticmethod

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runner.backfill.process import Place
     from runner.backfill.work import FragmentWork, Pass, WorkerEvent
 
 EVENT_SECONDS = 0.2
@@ -44,11 +45,13 @@ class RayWorker:
         keep_freed_memory()
         self._worker = Worker()
 
-    def ready(self) -> bool:
-        """True once the process is up and has imported what it needs."""
+    def ready(self) -> Place:
+        """Where it runs, once the process is up and has imported what it needs."""
         import lance  # noqa: F401
 
-        return True
+        from runner.backfill.process import here
+
+        return here()
 
     def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[list[WorkerEvent]]:
         """The events, several at a time: each message costs the driver a millisecond."""
