@@ -295,6 +295,12 @@ class Connection:
         """One backfill by its id or the beginning of it."""
         return JobRecords(self.store).get(job_id)
 
+    def job_report(self, job_id: str) -> str:
+        """What a backfill did, as one HTML file that needs no network; see `runner.watch.report.job_report`."""
+        from runner.watch.report import job_report
+
+        return job_report(self.store, job_id)
+
     def __repr__(self) -> str:
         return f"Connection({self.uri!r})"
 

@@ -62,6 +62,9 @@ class Handle(Protocol):
     def cancel(self) -> None:
         """Have it stop; finished work is kept."""
 
+    def report(self) -> str:
+        """What it did up to some seconds ago, as one HTML file."""
+
     def __await__(self) -> Generator[Any, None, BackfillResult]: ...
 
 
@@ -74,6 +77,7 @@ class Job:
 
     def __init__(self, table: Table, request: Request, context: LocalContext | None, *, submitted: JobRecord | None = None) -> None:
         self.job_id = submitted.job_id if submitted else new_job_id()
+        self._table = table
         self._meter = Meter()
         self._cancelled = threading.Event()
         self._future: concurrent.futures.Future[BackfillResult] = concurrent.futures.Future()
@@ -123,6 +127,10 @@ class Job:
     def cancel(self) -> None:
         """Stop within a second. Finished work is kept, and the next backfill of the column takes it up."""
         self._cancelled.set()
+
+    def report(self) -> str:
+        """What it did up to some seconds ago, as one HTML file; see `Connection.job_report`."""
+        return self._table.connection.job_report(self.job_id)
 
     def __await__(self) -> Generator[Any, None, BackfillResult]:
         return asyncio.wrap_future(self._future).__await__()

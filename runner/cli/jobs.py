@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,6 +80,33 @@ def attach(database: Database, job_id: JobId, as_json: AsJson = False, storage_o
             typer.echo(f"job {record.job_id} goes on", err=True)
             raise SystemExit(130) from None
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+@jobs_app.command("report")
+def report(
+    database: Database,
+    job_id: JobId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output. Default: ID.html.")
+    ] = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Write what a backfill did as one HTML file: tasks by worker, throughput, stragglers, errors, memory, phases."""
+    from runner.errors import BadInput
+
+    with exit_codes():
+        connection = open_database(database, storage_option)
+        record = connection.job(job_id)
+        page = connection.job_report(record.job_id)
+        file = output or Path(f"{record.job_id}.html")
+        if str(file) == "-":
+            typer.echo(page)
+            return
+        try:
+            file.write_text(page, "utf-8")
+        except OSError as exc:
+            raise BadInput(f"--output {file}: cannot be written: {exc.strerror}; name a file in a folder that exists") from None
+        typer.echo(str(file))
 
 
 @jobs_app.command("logs")

@@ -61,6 +61,7 @@ class Recorder:
                 "end_ms": -1,
                 "outcome": RUNNING,
                 "columns": self._columns.setdefault(", ".join(work.columns), len(self._columns)),
+                "width": len(work.columns),
                 "fragment": work.fragment_id,
                 "works": len(task.works),
                 "error": -1,
