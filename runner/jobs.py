@@ -255,7 +255,7 @@ class _Run:
             with self._phases.timed("start"):
                 self._executor = context.kind
                 executor = context.executor(settings, _shape(settings), self._request.concurrency)
-            with self._phases.timed("compute"):
+            with self._phases.timed("compute"), self._watch.metrics.on(context):
                 return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished, self._watch.recorder).run()
 
     @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner import console
 from runner.errors import BadInput, RunnerError
 from runner.lean_ray import lean
+from runner.watch.metrics import are_asked_for
 
 if TYPE_CHECKING:
     from runner.backfill.pool import Shape
@@ -31,7 +32,7 @@ def join_or_start(ray_init_kwargs: Mapping[str, Any]) -> Origin:
         ray_init_kwargs: for a new one.
 
     Raises:
-        BadInput: Ray does not take them.
+        BadInput: Ray does not take them; INFILL_METRICS is neither 0 nor 1.
         RunnerError: no Ray at RAY_ADDRESS, or not one for this client.
     """
     import ray
@@ -53,7 +54,7 @@ def join_or_start(ray_init_kwargs: Mapping[str, Any]) -> Origin:
             return "joined"
         options = {"include_dashboard": False, "logging_level": logging.ERROR, **wanted}
         try:
-            with nullcontext() if options["include_dashboard"] else lean():
+            with nullcontext() if options["include_dashboard"] else lean(metrics=are_asked_for()):
                 ray.init(address="local", **options)
         except (TypeError, RuntimeError, ValueError) as exc:
             if not wanted:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from runner.watch.metrics import JobMetrics
 from runner.watch.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ class JobWatch:
 
     Attributes:
         recorder: what its driver tells of everything.
+        metrics: its figures for Prometheus.
     """
 
     def __init__(self, job_id: str, table: str, columns: Sequence[str]) -> None:
         self.recorder = Recorder()
+        self.metrics = JobMetrics(job_id, table, columns, self.recorder)
         self._job_id = job_id
         self._next_save = 0.0
 
@@ -34,6 +37,7 @@ class JobWatch:
         Raises:
             StorageError: what was recorded cannot be kept now; it is tried again.
         """
+        self.metrics.tell(meter.rows_total)
         if time.monotonic() >= self._next_save:
             self._save(records, is_ended=False)
 

@@ -8,7 +8,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,25 @@ from runner.watch.history import COLUMNS, CUT_OFF, DONE, DUPLICATE, FAILED, RETR
 MAX_STEPS = 1200
 MAX_KINDS = 100  # of errors; those of a kind beyond are counted as OTHER
 OTHER = "others"
+MAX_CALL_SECONDS = 10_000
 _NOWHERE = Place("unknown", 0)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Sums over a job's tasks by now, and what of them runs and waits.
+
+    Attributes:
+        call_seconds: of a call, means over those that a worker told of together, since this was last asked for.
+    """
+
+    rows: int
+    failed: int
+    bytes_read: int
+    bytes_written: int
+    running: int
+    waiting: int
+    call_seconds: tuple[float, ...]
 
 
 class Recorder:
@@ -47,6 +65,9 @@ class Recorder:
         self._phases: list[Phase] = []
         self._open_phases: dict[object, Phase] = {}
         self._series = _Series()
+        self._sums: collections.Counter[str] = collections.Counter()
+        self._waiting = 0
+        self._call_seconds: collections.deque[float] = collections.deque(maxlen=MAX_CALL_SECONDS)
 
     # -- what the driver tells
 
@@ -54,6 +75,7 @@ class Recorder:
         """A task went to its worker."""
         work = task.works[0]
         with self._lock:
+            self._waiting = waiting
             self._numbers[task] = len(self._tasks["worker"])
             values = {
                 "worker": self._workers.setdefault(task.place or _NOWHERE, len(self._workers)),
@@ -79,7 +101,9 @@ class Recorder:
             if isinstance(event, Progress):
                 self._count(number, event)
             elif isinstance(event, StagedFragment):
-                self._tasks["bytes_written"][number] += sum(column.size for column in event.columns)
+                size = sum(column.size for column in event.columns)
+                self._tasks["bytes_written"][number] += size
+                self._sums["bytes_written"] += size
             elif isinstance(event, Failed):
                 self._count_kinds(number, collections.Counter(error.error for error in event.errors), event.errors)
                 self._end(task, FAILED)
@@ -99,6 +123,7 @@ class Recorder:
         with self._lock:
             for task in list(self._numbers):
                 self._end(task, CUT_OFF)
+            self._waiting = 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -115,9 +140,13 @@ class Recorder:
 
     # -- what others ask
 
-    @property
-    def tasks_running(self) -> int:
-        return len(self._numbers)
+    def figures(self) -> Figures:
+        """Sums by now."""
+        with self._lock:
+            seconds = tuple(self._call_seconds)
+            self._call_seconds.clear()
+            sums = [self._sums[name] for name in ("rows", "failed", "bytes_read", "bytes_written")]
+            return Figures(*sums, running=len(self._numbers), waiting=self._waiting, call_seconds=seconds)
 
     def snapshot(self, *, is_ended: bool = False) -> History:
         """All that is recorded by now."""
@@ -153,7 +182,11 @@ class Recorder:
         tasks["calls"][number] += event.calls
         tasks["call_us"][number] += round(event.call_seconds * 1e6)
         tasks["memory"][number] = max(tasks["memory"][number], event.memory)
-        self._series.add(self._seconds(), rows=event.computed, failed=event.failed, bytes_read=event.bytes_read)
+        amounts = {"rows": event.computed, "failed": event.failed, "bytes_read": event.bytes_read}
+        self._series.add(self._seconds(), **amounts)
+        self._sums.update(amounts)
+        if event.calls:
+            self._call_seconds.append(event.call_seconds / event.calls)
         if event.kinds:
             self._count_kinds(number, dict(event.kinds), event.errors)
 

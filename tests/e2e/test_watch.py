@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from runner import Connection, Context, udf
 from runner.records import JobRecords
 from runner.watch.history import DONE, FAILED, RETRIED, History
-from tests.e2e.helpers import cli, make_table
+from runner.watch.metrics import CALLS, COUNTERS, GAUGES
+from tests.e2e.helpers import ROOT, cli, make_table, run_script
 
 
 def history(db: Connection, job_id: str) -> History:
@@ -99,3 +101,59 @@ def test_the_command_writes_the_report_of_a_failed_job(inline: Connection, tmp_p
     assert refused.returncode == 2
     assert "--output no/such/folder/x.html: cannot be written: No such file" in refused.stderr
     assert cli(tmp_path, "jobs", "report", inline.uri, "1999").returncode == 2
+
+
+METERED = """
+import re, time, urllib.request
+import ray, runner
+from runner import udf
+from tests.e2e.helpers import make_table
+
+@udf(on_error="skip")
+def fragile(x: int) -> int:
+    return 1 // (x % 10)
+
+db = runner.connect("db")
+table = make_table(db, 200, rows_per_fragment=50)
+table.add_columns({"y": fragile})
+with db.context(cluster="local"):
+    job = table.backfill_async("y")
+    job.result()
+    port = ray.nodes()[0]["MetricsExportPort"]
+    end = time.monotonic() + 60
+    text = ""
+    while "infill_call_seconds_count" not in text and time.monotonic() < end:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+        time.sleep(0.2)
+print(job.job_id)
+print("\\n".join(line for line in text.splitlines() if line.startswith("ray_infill")))
+"""
+
+
+def test_the_metrics_of_a_job_are_in_what_ray_exports(tmp_path: Path) -> None:
+    out = run_script(
+        METERED, tmp_path, PYTHONPATH=str(ROOT), INFILL_METRICS="1", RAY_metrics_report_interval_ms="500"
+    ).splitlines()  # fmt: skip
+    job_id, samples = out[0], out[1:]
+    found = {}
+    for sample in samples:
+        name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", sample).groups()  # type: ignore[union-attr]
+        tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        assert (tags["job_id"], tags["table"], tags["column"]) == (job_id, "t", "y")
+        found[name + (tags.get("le") or "")] = float(value)
+    assert found["ray_infill_rows_done_total"] == 180
+    assert found["ray_infill_rows_failed_total"] == 20
+    assert found["ray_infill_read_bytes_total"] == 1600
+    assert found["ray_infill_written_bytes_total"] > 0
+    assert found["ray_infill_call_seconds_count"] >= 1
+    assert found["ray_infill_call_seconds_bucket+Inf"] == found["ray_infill_call_seconds_count"]
+    assert [found[f"ray_infill_{name}"] for name in ("workers", "tasks_running", "tasks_queued")] == [0, 0, 0]
+
+
+def test_the_dashboard_shows_metrics_that_are_there(tmp_path: Path) -> None:
+    shown = cli(tmp_path, "dashboard")
+    dashboard = json.loads(shown.stdout)
+    assert shown.stdout == resources.files("runner.watch").joinpath("grafana.json").read_text()
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    used = set(re.findall(r"ray_(infill_\w+)", " ".join(queries)))
+    assert used == {f"{name}_total" for name in COUNTERS} | set(GAUGES) | {f"{CALLS}_bucket"}
