@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from runner.watch import settings
 from runner.watch.metrics import JobMetrics
 from runner.watch.recorder import Recorder
 
@@ -20,12 +21,16 @@ SAVE_SHARE = 0.003  # of a driver's time at most goes into saving
 class JobWatch:
     """Of one job.
 
+    Raises:
+        BadInput: an environment variable of `settings` has a value that it cannot have.
+
     Attributes:
         recorder: what its driver tells of everything.
         metrics: its figures for Prometheus.
     """
 
     def __init__(self, job_id: str, table: str, columns: Sequence[str]) -> None:
+        settings.check()
         self.recorder = Recorder()
         self.metrics = JobMetrics(job_id, table, columns, self.recorder)
         self._job_id = job_id

@@ -15,7 +15,7 @@ import numpy as np
 from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.executors import Event, Lost, Task, TaskDone
 from runner.backfill.process import Place
-from runner.backfill.work import Failed, Progress
+from runner.backfill.work import Failed, Progress, SpanDone
 from runner.errors import RowError
 from runner.records import now
 from runner.watch.history import COLUMNS, CUT_OFF, DONE, DUPLICATE, FAILED, RETRIED, RUNNING, SERIES, ErrorKind, History, Phase
@@ -104,6 +104,11 @@ class Recorder:
                 size = sum(column.size for column in event.columns)
                 self._tasks["bytes_written"][number] += size
                 self._sums["bytes_written"] += size
+                self._keep_kinds(task, number)
+            elif isinstance(event, SpanDone):
+                self._keep_kinds(task, number)
+            elif isinstance(event, Failed) and task.twin_of is not None:
+                self._end(task, DUPLICATE)  # the task itself will tell
             elif isinstance(event, Failed):
                 self._count_kinds(number, collections.Counter(error.error for error in event.errors), event.errors)
                 self._end(task, FAILED)
@@ -145,8 +150,8 @@ class Recorder:
         with self._lock:
             seconds = tuple(self._call_seconds)
             self._call_seconds.clear()
-            sums = [self._sums[name] for name in ("rows", "failed", "bytes_read", "bytes_written")]
-            return Figures(*sums, running=len(self._numbers), waiting=self._waiting, call_seconds=seconds)
+            sums = {name: self._sums[name] for name in ("rows", "failed", "bytes_read", "bytes_written")}
+            return Figures(**sums, running=len(self._numbers), waiting=self._waiting, call_seconds=seconds)
 
     def snapshot(self, *, is_ended: bool = False) -> History:
         """All that is recorded by now."""
@@ -208,6 +213,11 @@ class Recorder:
         kinds = self._kinds.pop(number, None)
         if kinds and outcome not in (RETRIED, DUPLICATE):  # who takes the work over, or was first, tells of them too
             self._counts += kinds
+
+    def _keep_kinds(self, task: Task, number: int) -> None:
+        """A work is done, so its errors count whatever becomes of the task; of a twin nothing counts before its end."""
+        if task.twin_of is None:
+            self._counts += self._kinds.pop(number, collections.Counter())
 
     def _errors(self) -> dict[str, ErrorKind]:
         counts = sum(self._kinds.values(), self._counts.copy())

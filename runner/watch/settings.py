@@ -19,6 +19,11 @@ def metrics() -> bool | None:
     return {"": None, "0": False, "1": True}[_one_of(METRICS, "", "0", "1")]
 
 
+def check() -> None:
+    """Refuse what the functions here refuse."""
+    metrics()
+
+
 def _one_of(name: str, *values: str) -> str:
     found = os.environ.get(name, "").strip()
     if found not in values:

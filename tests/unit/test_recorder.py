@@ -81,6 +81,16 @@ def test_rows_that_failed_on_a_dead_worker_count_once(recorder: Recorder) -> Non
     assert column(recorder.snapshot(), "outcome") == [RETRIED, DONE, DUPLICATE, RUNNING]
 
 
+def test_rows_that_failed_in_finished_works_count_whatever_becomes_of_the_task(recorder: Recorder) -> None:
+    lost = task(0)
+    recorder.began(lost, 0)
+    recorder.saw(lost, Progress(0, 3, kinds=(("ValueError", 3),)))
+    recorder.saw(lost, StagedFragment(0, 7, ()))
+    recorder.saw(lost, Progress(0, 5, kinds=(("ValueError", 5),)))
+    recorder.saw(lost, Lost("killed"))
+    assert recorder.snapshot().errors["ValueError"].count == 3
+
+
 def test_what_ends_the_job_ends_its_tasks(recorder: Recorder, clock: Clock) -> None:
     failed, running = task(0), task(1, node="b")
     recorder.began(failed, 0)
