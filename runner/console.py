@@ -55,7 +55,7 @@ def describe(meter: Meter) -> str:
     percent = 100 * (meter.rows_done + meter.rows_failed) / max(meter.rows_total, 1)
     parts = [f"{meter.rows_done:,} of {meter.rows_total:,} rows ({percent:.0f}%)", f"{rate:,.0f} rows/s"]
     if rate > 0 and left > 0:
-        parts.append(f"{_duration(left / rate)} left")
+        parts.append(f"{duration(left / rate)} left")
     parts.append(f"{meter.workers} worker{'s' * (meter.workers != 1)}")
     if meter.rows_failed:
         parts.append(f"{meter.rows_failed:,} failed")
@@ -87,7 +87,8 @@ def _show_live(title: str, progress: Callable[[], Meter], ended: threading.Event
             live.update(render(), refresh=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In the largest unit that leaves a number of two digits or so."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

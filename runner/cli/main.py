@@ -16,7 +16,7 @@ from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
 from runner.cli.render import Name, Render, Schedule, print_rendered
-from runner.cli.watch import dashboard
+from runner.cli.watch import dashboard, top
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -191,6 +191,7 @@ def errors(
 
 app.command("package")(package)
 app.command("eks-token")(eks_token)
+app.command("top")(top)
 app.command("dashboard")(dashboard)
 
 

@@ -9,13 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from runner import Connection, Context, udf
 from runner.records import JobRecords
 from runner.watch.history import DONE, FAILED, RETRIED, History
 from runner.watch.metrics import CALLS, COUNTERS, GAUGES
-from tests.e2e.helpers import ROOT, cli, make_table, run_script
+from tests.e2e.helpers import ROOT, cli, cli_json, make_table, run_script
 
 
 def history(db: Connection, job_id: str) -> History:
@@ -157,3 +158,15 @@ def test_the_dashboard_shows_metrics_that_are_there(tmp_path: Path) -> None:
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     used = set(re.findall(r"ray_(infill_\w+)", " ".join(queries)))
     assert used == {f"{name}_total" for name in COUNTERS} | set(GAUGES) | {f"{CALLS}_bucket"}
+
+
+def test_top_prints_one_frame(inline: Connection, tmp_path: Path) -> None:
+    table = make_table(inline, 10)
+    table.add_columns({"y": udf(lambda x: x, data_type=pa.int64(), input_columns=["x"])})
+    result = table.backfill("y")
+    (line,) = cli_json(tmp_path, "top", inline.uri)
+    assert (line["job_id"], line["state"], line["rows_done"], line["rows_total"]) == (result.job_id, "DONE", 10, 10)
+    shown = cli(tmp_path, "top", inline.uri, "--once")
+    assert shown.returncode == 0, shown.stderr
+    assert "10 of 10" in shown.stdout
+    assert "100%" in shown.stdout
