@@ -339,9 +339,10 @@ class _Run:
             record.ended_at = now()
             with suppress(RunnerError):  # a full disk must not hide what ended the job
                 self._records.save_errors(self._job_id, self._errors)
-                self._watch.end(self._records, record)
+                self._watch.keep(self._records)
             with suppress(RunnerError):
                 self._save(record)
+            self._watch.tell_end(record)
 
     def _save(self, record: JobRecord) -> None:
         """The record with how far the job is."""

@@ -53,8 +53,18 @@ class RayWorker:
 
         return here()
 
-    def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[list[WorkerEvent]]:
-        """The events, several at a time: each message costs the driver a millisecond."""
+    def run(
+        self, settings: Pass, works: Sequence[FragmentWork], labels: dict[str, Any] | None = None
+    ) -> Iterator[list[WorkerEvent]]:
+        """The events, several at a time: each message costs the driver a millisecond.
+
+        Args:
+            labels: what log lines are to tell besides; None where they are not to be JSON.
+        """
+        if labels is not None:
+            from runner.watch.logs import begin_task
+
+            begin_task(labels)
         batch: list[WorkerEvent] = []
         sent = time.monotonic()
         for event in self._worker.run(settings, works):

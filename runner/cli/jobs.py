@@ -74,7 +74,7 @@ def attach(database: Database, job_id: JobId, as_json: AsJson = False, storage_o
         if not job.done():
             console.say(f"job {record.job_id}: {console.describe(job.progress())}")
         try:
-            with console.following(", ".join(record.columns), job.progress):
+            with console.following(", ".join(record.columns), job):
                 result = job.result()
         except KeyboardInterrupt:
             typer.echo(f"job {record.job_id} goes on", err=True)

@@ -17,13 +17,14 @@ with the same work. ``cut off``: the job ended before it."""
 
 COLUMNS = (
     "worker", "start_ms", "end_ms", "outcome", "columns", "width", "fragment", "works", "rows", "failed", "resumed",
-    "bytes_read", "bytes_written", "calls", "call_us", "memory", "error",
+    "bytes_read", "bytes_written", "calls", "call_us", "memory", "error", "number",
 )  # fmt: skip
 """Of the table of tasks, whole numbers all. ``worker``, ``columns`` and ``error`` (its most frequent kind, -1 of none) are
 positions in `History.workers`, `columns` and `errors`. Times count from its begin; ``end_ms`` is -1 of a task that has not
 ended. ``width`` is how many columns the task fills. ``rows`` are values that the task computed, ``resumed`` values that it
 found computed. Bytes read are those of inputs in memory, bytes written those of finished column files. ``call_us`` are
-microseconds in ``calls`` of the function; ``memory`` is the most bytes that the worker's process had had resident by then."""
+microseconds in ``calls`` of the function; ``number`` is that of log lines. ``memory`` is the most bytes that the worker's
+process had had resident by then."""
 
 SERIES = ("rows", "failed", "bytes_read", "tasks")
 """Of the series over time: sums over each step, and of ``tasks`` the most that ran at once."""

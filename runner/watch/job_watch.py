@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from runner import console
 from runner.watch import settings
+from runner.watch.history import OUTCOMES
 from runner.watch.metrics import JobMetrics
 from runner.watch.recorder import Recorder
 
 if TYPE_CHECKING:
     from runner.backfill.driver import Meter
+    from runner.backfill.process import Place
     from runner.records import JobRecord, JobRecords
 
 SAVE_SECONDS = 10.0
@@ -31,7 +34,7 @@ class JobWatch:
 
     def __init__(self, job_id: str, table: str, columns: Sequence[str]) -> None:
         settings.check()
-        self.recorder = Recorder()
+        self.recorder = Recorder(ended=self._say_ended if settings.logs_json() else None)
         self.metrics = JobMetrics(job_id, table, columns, self.recorder)
         self._job_id = job_id
         self._next_save = 0.0
@@ -46,13 +49,28 @@ class JobWatch:
         if time.monotonic() >= self._next_save:
             self._save(records, is_ended=False)
 
-    def end(self, records: JobRecords, record: JobRecord) -> None:
-        """Once, when all else is done.
+    def keep(self, records: JobRecords) -> None:
+        """Keep all that was recorded, once nothing more happens.
 
         Raises:
-            StorageError: what was recorded cannot be kept.
+            StorageError: it cannot be kept.
         """
         self._save(records, is_ended=True)
+
+    def tell_end(self, record: JobRecord) -> None:
+        """Tell of the end to those who collect, when it is on record."""
+        if settings.logs_json():
+            names = ("status", "error_type", "error", "rows_done", "rows_failed", "rows_total", "seconds")
+            fields = {name: getattr(record, name) for name in names}
+            console.say(f"job {record.status}", job_id=self._job_id, table=record.table, columns=record.columns, **fields)
+
+    def _say_ended(self, task: Mapping[str, int], place: Place) -> None:
+        took = (task["end_ms"] - task["start_ms"]) / 1000
+        figures = {name: task[name] for name in ("rows", "failed", "resumed", "bytes_read", "bytes_written", "calls", "memory")}
+        console.say(
+            f"task {OUTCOMES[task['outcome']]}", job_id=self._job_id, task=task["number"], outcome=OUTCOMES[task["outcome"]],
+            seconds=took, fragment=task["fragment"], node=place.node, process=place.process, **figures,
+        )  # fmt: skip
 
     def _save(self, records: JobRecords, *, is_ended: bool) -> None:
         began = time.monotonic()

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from runner.watch import settings
-
 if TYPE_CHECKING:
     from runner.local_context import LocalContext
     from runner.watch.recorder import Recorder
@@ -87,8 +85,3 @@ class JobMetrics:
         for metric in made.values():
             metric.set_default_tags(self._tags)
         return made
-
-
-def are_asked_for() -> bool:
-    """Whether a Ray that is started for a job is to export metrics, which makes its start slower."""
-    return settings.metrics() is True

@@ -49,10 +49,14 @@ class Recorder:
 
     Args:
         clock: seconds that never go back.
+        ended: called with each task that ended, as `history.COLUMNS` has it, and where it ran.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, ended: Callable[[Mapping[str, int], Place], None] | None = None
+    ) -> None:
         self._clock = clock
+        self._ended = ended
         self._began, self._began_at = clock(), now()
         self._lock = threading.Lock()
         self._tasks = {name: array("q") for name in COLUMNS}
@@ -87,6 +91,7 @@ class Recorder:
                 "fragment": work.fragment_id,
                 "works": len(task.works),
                 "error": -1,
+                "number": task.number,
             }
             for name, column in self._tasks.items():
                 column.append(values.get(name, 0))
@@ -210,6 +215,8 @@ class Recorder:
         number = self._numbers.pop(task)
         self._tasks["end_ms"][number] = self._ms()
         self._tasks["outcome"][number] = outcome
+        if self._ended is not None:
+            self._ended({name: column[number] for name, column in self._tasks.items()}, task.place or _NOWHERE)
         kinds = self._kinds.pop(number, None)
         if kinds and outcome not in (RETRIED, DUPLICATE):  # who takes the work over, or was first, tells of them too
             self._counts += kinds

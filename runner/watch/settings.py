@@ -10,6 +10,10 @@ METRICS = "INFILL_METRICS"
 """``1``: metrics of jobs, also on a Ray that is started for them; ``0``: none; else on a Ray that was there before."""
 
 
+LOG = "INFILL_LOG"
+"""``json``: what is said goes to standard error as lines of JSON; ``text``, the default: as a person reads it."""
+
+
 def metrics() -> bool | None:
     """What `METRICS` says, None where it says nothing.
 
@@ -19,9 +23,29 @@ def metrics() -> bool | None:
     return {"": None, "0": False, "1": True}[_one_of(METRICS, "", "0", "1")]
 
 
+def logs_json() -> bool:
+    """Whether `LOG` asks for JSON.
+
+    Raises:
+        BadInput: it has another value.
+    """
+    return _one_of(LOG, "", "text", "json") == "json"
+
+
+def given() -> dict[str, str]:
+    """Those that are set, for a driver elsewhere.
+
+    Raises:
+        BadInput: one has a value that it cannot have.
+    """
+    check()
+    return {name: os.environ[name] for name in (METRICS, LOG) if os.environ.get(name)}
+
+
 def check() -> None:
     """Refuse what the functions here refuse."""
     metrics()
+    logs_json()
 
 
 def _one_of(name: str, *values: str) -> str:

@@ -16,7 +16,7 @@ from runner import Connection, Context, udf
 from runner.records import JobRecords
 from runner.watch.history import DONE, FAILED, RETRIED, History
 from runner.watch.metrics import CALLS, COUNTERS, GAUGES
-from tests.e2e.helpers import ROOT, cli, cli_json, make_table, run_script
+from tests.e2e.helpers import ROOT, cli, cli_json, make_table, run, run_script
 
 
 def history(db: Connection, job_id: str) -> History:
@@ -170,3 +170,42 @@ def test_top_prints_one_frame(inline: Connection, tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "10 of 10" in shown.stdout
     assert "100%" in shown.stdout
+
+
+LOGGED = """
+import glob, logging, os, ray, runner
+from runner import udf
+from tests.e2e.helpers import make_table
+
+@udf
+def told(x: int) -> int:
+    if x == 7:
+        logging.getLogger("mine").warning("seven of %s", "ten")
+    return x
+
+db = runner.connect("db")
+table = make_table(db, 10)
+table.add_columns({"y": told})
+with db.context(cluster="local"):
+    table.backfill("y")
+    folder = ray._private.worker._global_node.get_session_dir_path()
+for path in glob.glob(os.path.join(folder, "logs", "worker-*.err")):
+    print(open(path).read(), end="")
+"""
+
+
+def test_log_lines_of_driver_and_workers_are_json_with_the_ids_of_job_and_task(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(LOGGED)
+    done = run(["script.py"], tmp_path, PYTHONPATH=str(ROOT), INFILL_LOG="json")
+    assert done.returncode == 0, done.stderr
+    driver = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert len(driver) == len(done.stderr.splitlines()), done.stderr
+    tasks = {line["task"]: line for line in driver if line["message"] == "task done"}
+    (job,) = (line for line in driver if line["message"] == "job DONE")
+    assert (job["columns"], job["rows_done"], sum(task["rows"] for task in tasks.values())) == (["y"], 10, 10)
+    worker = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"time"')]
+    mine = next(line for line in worker if line["logger"] == "mine")
+    assert (mine["message"], mine["level"]) == ("seven of ten", "WARNING")
+    assert (mine["job_id"], mine["fragments"]) == (job["job_id"], [0])
+    assert tasks[mine["task"]]["job_id"] == job["job_id"]
+    assert "task began" in [line["message"] for line in worker]

@@ -59,6 +59,7 @@ def test_a_task_from_begin_to_end(recorder: Recorder, clock: Clock) -> None:
     recorder.saw(one, TaskDone())
     found = recorder.snapshot()
     assert {name: values[0] for name, values in found.tasks.items()} == {
+        "number": one.number,
         "worker": 0, "start_ms": 1500, "end_ms": 2750, "outcome": DONE, "columns": 0, "width": 1, "fragment": 3, "works": 1,
         "rows": 10, "failed": 1, "resumed": 2, "bytes_read": 1000, "bytes_written": 700, "calls": 3, "call_us": 750_000,
         "memory": 5_000, "error": 0,
