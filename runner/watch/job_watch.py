@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runner import console
-from runner.watch import settings
+from runner.watch import settings, traces
 from runner.watch.history import OUTCOMES
 from runner.watch.metrics import JobMetrics
 from runner.watch.recorder import Recorder
@@ -59,6 +59,8 @@ class JobWatch:
 
     def tell_end(self, record: JobRecord) -> None:
         """Tell of the end to those who collect, when it is on record."""
+        if traces.are_asked_for():
+            traces.send(record, self.recorder.snapshot(is_ended=True))
         if settings.logs_json():
             names = ("status", "error_type", "error", "rows_done", "rows_failed", "rows_total", "seconds")
             fields = {name: getattr(record, name) for name in names}

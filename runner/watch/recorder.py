@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import datetime as dt
 import threading
 import time
 from array import array
@@ -17,7 +18,6 @@ from runner.backfill.executors import Event, Lost, Task, TaskDone
 from runner.backfill.process import Place
 from runner.backfill.work import Failed, Progress, SpanDone
 from runner.errors import RowError
-from runner.records import now
 from runner.watch.history import COLUMNS, CUT_OFF, DONE, DUPLICATE, FAILED, RETRIED, RUNNING, SERIES, ErrorKind, History, Phase
 
 MAX_STEPS = 1200
@@ -57,7 +57,8 @@ class Recorder:
     ) -> None:
         self._clock = clock
         self._ended = ended
-        self._began, self._began_at = clock(), now()
+        self._began = clock()
+        self._began_at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
         self._lock = threading.Lock()
         self._tasks = {name: array("q") for name in COLUMNS}
         self._numbers: dict[Task, int] = {}
