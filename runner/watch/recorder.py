@@ -224,8 +224,9 @@ class Recorder:
 
     def _keep_kinds(self, task: Task, number: int) -> None:
         """A work is done, so its errors count whatever becomes of the task; of a twin nothing counts before its end."""
-        if task.twin_of is None:
-            self._counts += self._kinds.pop(number, collections.Counter())
+        kinds = self._kinds.pop(number, None) if task.twin_of is None else None
+        if kinds:
+            self._counts += kinds
 
     def _errors(self) -> dict[str, ErrorKind]:
         counts = sum(self._kinds.values(), self._counts.copy())
@@ -255,8 +256,9 @@ class _Series:
         while seconds / self.step >= MAX_STEPS:
             self._fold()
         index = int(seconds / self.step)
-        for values in self.values.values():
-            values.extend([0] * (index + 1 - len(values)))
+        if index >= len(self.values["rows"]):
+            for values in self.values.values():
+                values.extend([0] * (index + 1 - len(values)))
         return index
 
     def _fold(self) -> None:
