@@ -65,7 +65,7 @@ def _notes(record: JobRecord, history: History | None) -> list[str]:
     if record.state == "LOST":
         notes.append(
             f"This job was cut off: its driver has given no sign of life since {_last(record)}. "
-            "The figures are those of the last seconds that it recorded; the next backfill of the column takes finished work up."
+            "The figures are those that it last recorded; the next backfill of the column takes finished work up."
         )
     elif not record.is_ended:
         notes.append(f"This job has not ended. The figures are those recorded by {_last(record)}.")

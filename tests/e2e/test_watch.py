@@ -5,24 +5,41 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from runner import Connection, Context, udf
+from runner.cli.main import app
 from runner.records import JobRecords
-from runner.watch.history import DONE, FAILED, RETRIED, History
+from runner.watch.history import DONE, FAILED, RETRIED, RUNNING, History
 from runner.watch.metrics import CALLS, COUNTERS, GAUGES
-from tests.e2e.helpers import ROOT, cli, cli_json, make_table, run, run_script
+from tests.e2e.helpers import ROOT, WAIT_SECONDS, Gate, make_table, pass_gate, run, run_script
 
 
 def history(db: Connection, job_id: str) -> History:
     data = JobRecords(db.store).history(job_id)
     assert data is not None
     return History.from_bytes(data)
+
+
+def cli(*args: str) -> Result:
+    return CliRunner().invoke(app, args)
+
+
+def cli_json(*args: str) -> Any:
+    return json.loads(cli(*args, "--json").stdout)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def data_of(page: str) -> Any:
@@ -90,18 +107,18 @@ def test_the_command_writes_the_report_of_a_failed_job(inline: Connection, tmp_p
     job = table.backfill_async("y").start()
     with pytest.raises(Exception, match="ZeroDivisionError"):
         job.result(60)
-    done = cli(tmp_path, "jobs", "report", inline.uri, job.job_id[:15])
-    assert done.returncode == 0, done.stderr
+    done = cli("jobs", "report", inline.uri, job.job_id[:15])
+    assert done.exit_code == 0, done.stderr
     assert done.stdout == f"{job.job_id}.html\n"
     data = data_of((tmp_path / f"{job.job_id}.html").read_text())
     assert (data["job"]["state"], data["outcomes"][FAILED]) == ("FAILED", ["failed", 1])
     assert data["errors"] == [["ZeroDivisionError", 1, "</script>", 0]]
-    assert data_of(cli(tmp_path, "jobs", "report", inline.uri, job.job_id, "-o", "-").stdout) == data
+    assert data_of(cli("jobs", "report", inline.uri, job.job_id, "-o", "-").stdout) == data
 
-    refused = cli(tmp_path, "jobs", "report", inline.uri, job.job_id, "-o", "no/such/folder/x.html")
-    assert refused.returncode == 2
+    refused = cli("jobs", "report", inline.uri, job.job_id, "-o", "no/such/folder/x.html")
+    assert refused.exit_code == 2
     assert "--output no/such/folder/x.html: cannot be written: No such file" in refused.stderr
-    assert cli(tmp_path, "jobs", "report", inline.uri, "1999").returncode == 2
+    assert cli("jobs", "report", inline.uri, "1999").exit_code == 2
 
 
 METERED = """
@@ -152,7 +169,7 @@ def test_the_metrics_of_a_job_are_in_what_ray_exports(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_shows_metrics_that_are_there(tmp_path: Path) -> None:
-    shown = cli(tmp_path, "dashboard")
+    shown = cli("dashboard")
     dashboard = json.loads(shown.stdout)
     assert shown.stdout == resources.files("runner.watch").joinpath("grafana.json").read_text()
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
@@ -164,10 +181,10 @@ def test_top_prints_one_frame(inline: Connection, tmp_path: Path) -> None:
     table = make_table(inline, 10)
     table.add_columns({"y": udf(lambda x: x, data_type=pa.int64(), input_columns=["x"])})
     result = table.backfill("y")
-    (line,) = cli_json(tmp_path, "top", inline.uri)
+    (line,) = cli_json("top", inline.uri)
     assert (line["job_id"], line["state"], line["rows_done"], line["rows_total"]) == (result.job_id, "DONE", 10, 10)
-    shown = cli(tmp_path, "top", inline.uri, "--once")
-    assert shown.returncode == 0, shown.stderr
+    shown = cli("top", inline.uri, "--once")
+    assert shown.exit_code == 0, shown.stderr
     assert "10 of 10" in shown.stdout
     assert "100%" in shown.stdout
 
@@ -209,3 +226,31 @@ def test_log_lines_of_driver_and_workers_are_json_with_the_ids_of_job_and_task(t
     assert (mine["job_id"], mine["fragments"]) == (job["job_id"], [0])
     assert tasks[mine["task"]]["job_id"] == job["job_id"]
     assert "task began" in [line["message"] for line in worker]
+
+
+def test_a_job_under_way_has_a_report(inline: Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.jobs.HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("runner.watch.job_watch.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("runner.watch.job_watch.SAVE_SHARE", 1.0)
+    folder = gate.folder
+
+    @udf
+    def waiting(x: int) -> int:
+        if x == 15:
+            pass_gate(folder)
+        return x
+
+    table = make_table(inline, 20, rows_per_fragment=10)
+    table.add_columns({"y": waiting})
+    job = table.backfill_async("y")
+    gate.wait()
+    end = time.monotonic() + WAIT_SECONDS
+    data: Any = {}
+    while not (data and data["outcomes"][RUNNING][1]) and time.monotonic() < end:
+        data = data_of(job.report())
+    gate.open()
+    assert job.result(WAIT_SECONDS).rows_done == 20
+    assert "has not ended" in data["notes"][0]
+    assert data["outcomes"][RUNNING] == ["running", 1]
+    assert [name for name, _, end in data["phases"] if end is None] == ["compute"]
+    assert data_of(job.report())["notes"] == []
