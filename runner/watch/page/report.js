@@ -1,6 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const KEYS = data.outcomes.map(([name]) => name.replace(" ", "-"));
+const MOST_WORKERS = 40;  // in their table
 const at = (id) => document.getElementById(id);
 
 // -- words and numbers
@@ -145,8 +146,13 @@ function showTables() {
     data.errors.map(([kind, n, message, row]) => [kind, bar(n / most, count(n)), message, row === null ? "" : `${row}`]),
     "No row failed.");
   const peak = Math.max(...data.workers.map((w) => w[5]), 1);
+  let shown = [...data.workers.entries()];
+  if (shown.length > MOST_WORKERS) {
+    shown = shown.sort(([, a], [, b]) => b[5] - a[5]).slice(0, MOST_WORKERS);
+    at("workers-hint").textContent = `The ${MOST_WORKERS} of ${count(data.totals.workers)} with the highest peak of memory.`;
+  }
   table("workers", [["worker", "text"], ["tasks", "number"], ["rows", "number"], ["busy", "number"], ["peak memory"]],
-    data.workers.map((w, i) => [workerName(i), count(w[2]), count(w[3]), duration(w[4]), bar(w[5] / peak, w[5] ? bytes(w[5]) : "unknown")]),
+    shown.map(([i, w]) => [workerName(i), count(w[2]), count(w[3]), duration(w[4]), bar(w[5] / peak, w[5] ? bytes(w[5]) : "unknown")]),
     "No worker took a task.");
   const job = data.job;
   const rows = [["functions", job.functions.join(", ")], ["versions", job.versions.join(", ")], ["ran on", job.executor],
