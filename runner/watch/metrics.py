@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from runner import console
+
 if TYPE_CHECKING:
     from runner.local_context import LocalContext
-    from runner.watch.recorder import Recorder
+    from runner.watch.recorder import Figures, Recorder
 
 TAGS = ("job_id", "table", "column")
 COUNTERS = {
@@ -48,33 +50,44 @@ class JobMetrics:
         if context.kind == "inline" or not context.exports_metrics:
             yield
             return
-        with self._lock:
+        with self._guarded():
             self._metrics = self._new()
         try:
             yield
         finally:
             self.tell()
-            with self._lock:
-                for name in GAUGES:
+            with self._guarded():
+                for name in GAUGES.keys() & self._metrics.keys():
                     self._metrics[name].set(0)  # the driver's process may live on
                 self._metrics = {}
 
     def tell(self, rows_expected: int = 0) -> None:
         """What has changed since the last time."""
+        with self._guarded():
+            if self._metrics:
+                self._tell(self._recorder.figures(), rows_expected)
+
+    def _tell(self, figures: Figures, rows_expected: int) -> None:
+        totals = dict(zip(COUNTERS, (figures.rows, figures.failed, figures.bytes_read, figures.bytes_written), strict=True))
+        for name, total in totals.items():
+            if total > self._told[name]:
+                self._metrics[name].inc(total - self._told[name])
+        self._told = totals
+        now = (rows_expected, figures.running, figures.waiting, figures.running)
+        for name, value in zip(GAUGES, now, strict=True):
+            self._metrics[name].set(value)
+        for seconds in figures.call_seconds:
+            self._metrics[CALLS].observe(seconds)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """The block has the metrics to itself; one that Ray does not take ends them, and nothing else."""
         with self._lock:
-            if not self._metrics:
-                return
-            figures = self._recorder.figures()
-            totals = dict(zip(COUNTERS, (figures.rows, figures.failed, figures.bytes_read, figures.bytes_written), strict=True))
-            for name, total in totals.items():
-                if total > self._told[name]:
-                    self._metrics[name].inc(total - self._told[name])
-            self._told = totals
-            now = (rows_expected, figures.running, figures.waiting, figures.running)
-            for name, value in zip(GAUGES, now, strict=True):
-                self._metrics[name].set(value)
-            for seconds in figures.call_seconds:
-                self._metrics[CALLS].observe(seconds)
+            try:
+                yield
+            except Exception as exc:  # of whatever kind: a job is not to fail of being watched
+                self._metrics = {}
+                console.say(f"job {self._tags['job_id']} has no metrics from now on: {exc}", job_id=self._tags["job_id"])
 
     def _new(self) -> dict[str, Any]:
         from ray.util.metrics import Counter, Gauge, Histogram
