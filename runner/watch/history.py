@@ -26,8 +26,8 @@ found computed. Bytes read are those of inputs in memory, bytes written those of
 microseconds in ``calls`` of the function; ``number`` is that of log lines. ``memory`` is the most bytes that the worker's
 process had had resident by then."""
 
-SERIES = ("rows", "failed", "bytes_read", "tasks")
-"""Of the series over time: sums over each step, and of ``tasks`` the most that ran at once."""
+SERIES = ("rows", "failed", "bytes_read")
+"""Of the series over time: sums over each step."""
 
 _KEY = b"infill"
 

@@ -96,7 +96,6 @@ class Recorder:
             }
             for name, column in self._tasks.items():
                 column.append(values.get(name, 0))
-            self._series.running(self._seconds(), len(self._numbers))
 
     def saw(self, task: Task, event: Event) -> None:
         """Something happened to a task."""
@@ -244,25 +243,16 @@ class _Series:
         self.values: dict[str, list[int]] = {name: [] for name in SERIES}
 
     def add(self, seconds: float, **amounts: int) -> None:
-        index = self._index(seconds)
-        for name, amount in amounts.items():
-            self.values[name][index] += amount
-
-    def running(self, seconds: float, tasks: int) -> None:
-        index = self._index(seconds)
-        self.values["tasks"][index] = max(self.values["tasks"][index], tasks)
-
-    def _index(self, seconds: float) -> int:
         while seconds / self.step >= MAX_STEPS:
             self._fold()
         index = int(seconds / self.step)
         if index >= len(self.values["rows"]):
             for values in self.values.values():
                 values.extend([0] * (index + 1 - len(values)))
-        return index
+        for name, amount in amounts.items():
+            self.values[name][index] += amount
 
     def _fold(self) -> None:
         self.step *= 2
         for name, values in self.values.items():
-            pairs = [values[at : at + 2] for at in range(0, len(values), 2)]
-            self.values[name] = [max(pair) if name == "tasks" else sum(pair) for pair in pairs]
+            self.values[name] = [sum(values[at : at + 2]) for at in range(0, len(values), 2)]

@@ -66,7 +66,7 @@ def test_a_task_from_begin_to_end(recorder: Recorder, clock: Clock) -> None:
     }  # fmt: skip
     assert found.errors == {"ValueError": ErrorKind(1, "seven is not possible", 7)}
     assert (found.workers, found.columns, found.seconds) == ((("a", 1),), ("y",), 2.75)
-    assert found.series == {"rows": [0, 0, 10], "failed": [0, 0, 1], "bytes_read": [0, 0, 1000], "tasks": [0, 1, 0]}
+    assert found.series == {"rows": [0, 0, 10], "failed": [0, 0, 1], "bytes_read": [0, 0, 1000]}
 
 
 def test_rows_that_failed_on_a_dead_worker_count_once(recorder: Recorder) -> None:
@@ -126,7 +126,6 @@ def test_steps_of_time_grow_with_the_job(recorder: Recorder, clock: Clock) -> No
     assert len(found.series["rows"]) == MAX_STEPS // 2 + 1
     assert found.series["rows"][:2] == [4, 4]
     assert sum(found.series["rows"]) == 2 * (MAX_STEPS + 1)
-    assert found.series["tasks"][0] == 1
 
 
 def test_phases_in_phases_and_the_open_one(recorder: Recorder, clock: Clock) -> None:

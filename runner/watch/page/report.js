@@ -181,10 +181,10 @@ function timeTicks(width) {
   return Array.from({ length: Math.floor(data.seconds / step) + 1 }, (_, i) => i * step);
 }
 
-/** Steps over the job's time; null is a gap. */
-function curve(id, step, values, format) {
+/** Steps over the job's time, of other values in red beside them; null is a gap. */
+function curve(id, step, values, format, failed = []) {
   const box = at(id), width = box.clientWidth, height = 150, left = 58, bottom = 20, top = 6;
-  const known = values.filter((v) => v !== null);
+  const known = [...values, ...failed].filter((v) => v !== null);
   if (!known.length || !data.seconds) { box.replaceChildren(el("p", "hint", "Nothing is recorded.")); return; }
   const lines = ticks(Math.max(...known) || 1, 4), highest = lines[lines.length - 1];
   const x = (s) => left + (width - left - 8) * Math.min(s / data.seconds, 1);
@@ -195,15 +195,17 @@ function curve(id, step, values, format) {
     made.append(svg("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, format(v)));
   }
   for (const s of timeTicks(width - left)) made.append(svg("text", { x: x(s), y: height - 5, "text-anchor": "middle" }, moment(s)));
-  let line = "", area = "";
-  values.forEach((v, i) => {
-    if (v === null) return;
-    const from = x(i * step).toFixed(1), to = x((i + 1) * step).toFixed(1), high = y(v).toFixed(1);
-    line += `${i && values[i - 1] !== null ? "L" : "M"}${from} ${high}H${to}`;
-    area += `M${from} ${y(0)}V${high}H${to}V${y(0)}Z`;
-  });
-  made.append(svg("path", { d: area, fill: "var(--done)", opacity: 0.18 }));
-  made.append(svg("path", { d: line, fill: "none", stroke: "var(--done)", "stroke-width": 1.5 }));
+  for (const [heights, ink] of failed.some((v) => v) ? [[values, "done"], [failed, "failed"]] : [[values, "done"]]) {
+    let line = "", area = "";
+    heights.forEach((v, i) => {
+      if (v === null) return;
+      const from = x(i * step).toFixed(1), to = x((i + 1) * step).toFixed(1), high = y(v).toFixed(1);
+      line += `${i && heights[i - 1] !== null ? "L" : "M"}${from} ${high}H${to}`;
+      area += `M${from} ${y(0)}V${high}H${to}V${y(0)}Z`;
+    });
+    made.append(svg("path", { d: area, fill: `var(--${ink})`, opacity: 0.18 }));
+    made.append(svg("path", { d: line, fill: "none", stroke: `var(--${ink})`, "stroke-width": 1.5 }));
+  }
   box.replaceChildren(made);
 }
 
@@ -300,7 +302,7 @@ function showLegend() {
 
 function draw() {
   timeline();
-  curve("rows", data.series.step, rates(data.series.rows), short);
+  curve("rows", data.series.step, rates(data.series.rows), short, rates(data.series.failed));
   curve("bytes", data.series.step, rates(data.series.bytes_read), bytes);
   curve("batch-rows", data.batches.step, data.batches.rows, short);
   curve("batch-seconds", data.batches.step, data.batches.seconds, duration);
