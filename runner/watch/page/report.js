@@ -294,6 +294,7 @@ function showLegend() {
     item.append(mark, `${name} ${count(n)}`);
     at("outcomes").append(item);
   });
+  if (data.totals.rows_failed) at("rows-title").textContent += ", failed ones in red";
   const merged = data.marks.worker.length < data.totals.tasks;
   const parts = [merged ? "Short tasks that follow each other are drawn as one." : "",
     data.totals.rows_failed ? "Red from below: the share of its rows that failed." : "", data.totals.tasks ? "Point at a task for its figures." : ""];
