@@ -299,6 +299,6 @@ def simulated(monkeypatch: pytest.MonkeyPatch, sizes: list[int], seconds_per_row
     executor = Simulated(seconds_per_row)
     monkeypatch.setattr("runner.backfill.driver.Stragglers", lambda rows: Stragglers(rows, executor.clock))
     made = plan(*(work(number, rows) for number, rows in enumerate(sizes)))
-    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event()).run()
+    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event(), lambda fragment: None, Recorder()).run()
     assert sorted(fragment.fragment_id for fragment in result) == list(range(len(sizes)))
     return executor
