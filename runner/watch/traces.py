@@ -16,6 +16,7 @@ from runner.records import JobRecord
 from runner.watch.history import FAILED, OUTCOMES, History, Phase
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+ROUNDED = 0.001  # seconds: tasks' times are in milliseconds
 SPANS_A_REQUEST = 512  # as OpenTelemetry's own batches
 _TASK_FIGURES = ("number", "fragment", "works", "rows", "failed", "resumed", "bytes_read", "bytes_written", "calls", "memory")
 
@@ -70,20 +71,22 @@ def _spans(tracer: Any, record: JobRecord, history: History) -> Iterator[None]:
 
     job = tracer.start_span(f"backfill {record.table}.{', '.join(record.columns)}", start_time=began, attributes=_of_job(record))
     in_job = set_span_in_context(job)
-    phases = []
+    computing = [(0.0, in_job)]
     for phase in history.phases:
         span = tracer.start_span(phase.name, in_job, start_time=time(phase.start))
         span.end(time(_end(phase, history)))
-        phases.append((phase, set_span_in_context(span)))
+        if phase.name == "compute":
+            computing.append((phase.start, set_span_in_context(span)))
         yield
     for number in range(len(history.tasks["worker"])):
         task = {name: int(values[number]) for name, values in history.tasks.items()}
-        start = task["start_ms"] / 1000
-        parent = next((context for phase, context in phases if phase.start <= start <= _end(phase, history)), in_job)
+        started = task["start_ms"] / 1000
+        since, parent = next(pair for pair in reversed(computing) if pair[0] <= started + ROUNDED)
+        start = max(started, since)
         span = tracer.start_span("task", parent, start_time=time(start), attributes=_of_task(task, history))
         if task["outcome"] == FAILED:
             span.set_status(Status(StatusCode.ERROR))
-        span.end(time(history.seconds if task["end_ms"] < 0 else task["end_ms"] / 1000))
+        span.end(time(history.seconds if task["end_ms"] < 0 else max(task["end_ms"] / 1000, start)))
         yield
     if record.status == "FAILED":
         job.set_status(Status(StatusCode.ERROR, record.error))
