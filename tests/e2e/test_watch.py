@@ -20,7 +20,7 @@ from runner.cli.main import app
 from runner.records import JobRecords
 from runner.watch.history import DONE, FAILED, RETRIED, RUNNING, History
 from runner.watch.metrics import CALLS, COUNTERS, GAUGES
-from tests.e2e.helpers import ROOT, WAIT_SECONDS, Gate, make_table, pass_gate, run, run_script
+from tests.e2e.helpers import ROOT, WAIT_SECONDS, Gate, make_table, pass_gate, run
 
 
 def history(db: Connection, job_id: str) -> History:
@@ -121,14 +121,16 @@ def test_the_command_writes_the_report_of_a_failed_job(inline: Connection, tmp_p
     assert cli("jobs", "report", inline.uri, "1999").exit_code == 2
 
 
-METERED = """
-import re, time, urllib.request
+WATCHED = """
+import glob, logging, os, re, time, urllib.request
 import ray, runner
 from runner import udf
 from tests.e2e.helpers import make_table
 
 @udf(on_error="skip")
 def fragile(x: int) -> int:
+    if x == 7:
+        logging.getLogger("mine").warning("seven of %s", "ten")
     return 1 // (x % 10)
 
 db = runner.connect("db")
@@ -143,18 +145,32 @@ with db.context(cluster="local"):
     while "infill_call_seconds_count" not in text and time.monotonic() < end:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         time.sleep(0.2)
+    folder = ray._private.worker._global_node.get_session_dir_path()
 print(job.job_id)
 print("\\n".join(line for line in text.splitlines() if line.startswith("ray_infill")))
+for path in glob.glob(os.path.join(folder, "logs", "worker-*.err")):
+    print(open(path).read(), end="")
 """
 
 
-def test_the_metrics_of_a_job_are_in_what_ray_exports(tmp_path: Path) -> None:
-    out = run_script(
-        METERED, tmp_path, PYTHONPATH=str(ROOT), INFILL_METRICS="1", RAY_metrics_report_interval_ms="500"
-    ).splitlines()  # fmt: skip
-    job_id, samples = out[0], out[1:]
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], list[str]]:
+    """A job on a Ray of its own with metrics and JSON logs: its id, lines of its output, lines of its standard error."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "script.py").write_text(WATCHED)
+    settings = {"INFILL_METRICS": "1", "INFILL_LOG": "json", "RAY_metrics_report_interval_ms": "500"}
+    done = run(["script.py"], folder, PYTHONPATH=str(ROOT), **settings)
+    assert done.returncode == 0, done.stderr
+    job_id, *lines = done.stdout.splitlines()
+    return job_id, lines, done.stderr.splitlines()
+
+
+def test_the_metrics_of_a_job_are_in_what_ray_exports(watched: tuple[str, list[str], list[str]]) -> None:
+    job_id, lines, _ = watched
     found = {}
-    for sample in samples:
+    for sample in lines:
+        if not sample.startswith("ray_infill"):
+            continue
         name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", sample).groups()  # type: ignore[union-attr]
         tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         assert (tags["job_id"], tags["table"], tags["column"]) == (job_id, "t", "y")
@@ -166,6 +182,20 @@ def test_the_metrics_of_a_job_are_in_what_ray_exports(tmp_path: Path) -> None:
     assert found["ray_infill_call_seconds_count"] >= 1
     assert found["ray_infill_call_seconds_bucket+Inf"] == found["ray_infill_call_seconds_count"]
     assert [found[f"ray_infill_{name}"] for name in ("workers", "tasks_running", "tasks_queued")] == [0, 0, 0]
+
+
+def test_log_lines_of_driver_and_workers_are_json_with_the_ids_of_job_and_task(watched: tuple[str, list[str], list[str]]) -> None:
+    job_id, lines, said = watched
+    driver = [json.loads(line) for line in said]
+    tasks = {line["task"]: line for line in driver if line["message"] == "task done"}
+    (job,) = (line for line in driver if line["message"] == "job DONE")
+    assert (job["columns"], job["rows_done"], sum(task["rows"] for task in tasks.values())) == (["y"], 180, 180)
+    assert {line["job_id"] for line in (job, *tasks.values())} == {job_id}
+    worker = [json.loads(line) for line in lines if line.startswith('{"time"')]
+    (mine,) = (line for line in worker if line["logger"] == "mine")
+    assert (mine["message"], mine["level"], mine["job_id"], mine["fragments"][0]) == ("seven of ten", "WARNING", job_id, 0)
+    assert tasks[mine["task"]]["fragment"] == 0
+    assert {line["task"] for line in worker if line["message"] == "task began"} == set(tasks)
 
 
 def test_the_dashboard_shows_metrics_that_are_there(tmp_path: Path) -> None:
@@ -187,45 +217,6 @@ def test_top_prints_one_frame(inline: Connection, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
     assert "10 of 10" in shown.stdout
     assert "100%" in shown.stdout
-
-
-LOGGED = """
-import glob, logging, os, ray, runner
-from runner import udf
-from tests.e2e.helpers import make_table
-
-@udf
-def told(x: int) -> int:
-    if x == 7:
-        logging.getLogger("mine").warning("seven of %s", "ten")
-    return x
-
-db = runner.connect("db")
-table = make_table(db, 10)
-table.add_columns({"y": told})
-with db.context(cluster="local"):
-    table.backfill("y")
-    folder = ray._private.worker._global_node.get_session_dir_path()
-for path in glob.glob(os.path.join(folder, "logs", "worker-*.err")):
-    print(open(path).read(), end="")
-"""
-
-
-def test_log_lines_of_driver_and_workers_are_json_with_the_ids_of_job_and_task(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(LOGGED)
-    done = run(["script.py"], tmp_path, PYTHONPATH=str(ROOT), INFILL_LOG="json")
-    assert done.returncode == 0, done.stderr
-    driver = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    assert len(driver) == len(done.stderr.splitlines()), done.stderr
-    tasks = {line["task"]: line for line in driver if line["message"] == "task done"}
-    (job,) = (line for line in driver if line["message"] == "job DONE")
-    assert (job["columns"], job["rows_done"], sum(task["rows"] for task in tasks.values())) == (["y"], 10, 10)
-    worker = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"time"')]
-    mine = next(line for line in worker if line["logger"] == "mine")
-    assert (mine["message"], mine["level"]) == ("seven of ten", "WARNING")
-    assert (mine["job_id"], mine["fragments"]) == (job["job_id"], [0])
-    assert tasks[mine["task"]]["job_id"] == job["job_id"]
-    assert "task began" in [line["message"] for line in worker]
 
 
 def test_a_job_under_way_has_a_report(inline: Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
