@@ -1,4 +1,4 @@
-.PHONY: backfill test chaos lint bench clean
+.PHONY: backfill test chaos lint bench render clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,6 +28,14 @@ lint: $(VENV)/.ready  ## ruff and mypy
 
 bench: $(VENV)/.ready  ## side by side with pylance, lance-ray and Geneva; writes bench/RESULTS.md (about 25 minutes)
 	$(RUN) -m bench
+
+EXAMPLE := examples/gitops
+
+render: $(VENV)/.ready  ## the clusters of examples/gitops as plain YAML, for Argo CD and for Flux
+	@$(RUN) -m runner render $(EXAMPLE) -o $(EXAMPLE)/rendered/argocd --path rendered/argocd --repository https://github.com/example/clusters.git
+	@$(RUN) -m runner render $(EXAMPLE) -o $(EXAMPLE)/rendered/flux --path rendered/flux --for flux
+	@$(RUN) -m runner gitops clusters --repository https://github.com/example/clusters.git --stack production --cluster-admin \
+	    --backend s3://example-state --env PULUMI_CONFIG_PASSPHRASE=pulumi/passphrase > $(EXAMPLE)/stack.yaml
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .demo bench/.envs bench/.work

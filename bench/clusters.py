@@ -23,22 +23,42 @@ from infra.files import read_folder
 from infra.spec import KubeRayClusterSpec
 
 NAMESPACE = "infill-bench"
-MANY, ROUNDS = 100, 3
+DECLARED, MANY, ROUNDS = 500, 100, 3
+POLICY = {"namespaces": [NAMESPACE], "registries": ["docker.io"], "max_cpus": 8, "max_memory": "64Gi", "public_address": False}
 SMALL = {"cpus": 1, "memory": "2Gi", "requests": {"cpus": "300m", "memory": "512Mi"}}
-ENVIRONMENT = {**os.environ, "PULUMI_CONFIG_PASSPHRASE": "", "PULUMI_SKIP_UPDATE_CHECK": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "PULUMI_CONFIG_PASSPHRASE": "",
+    "PULUMI_SKIP_UPDATE_CHECK": "1",
+}
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         _run("kubectl", "create", "namespace", NAMESPACE)
         try:
-            table = [*_many(Path(work) / "many"), *_one(Path(work) / "one")]
+            table = [*_declared(Path(work) / "declared"), *_many(Path(work) / "many"), *_one(Path(work) / "one")]
         finally:
             _run("kubectl", "delete", "namespace", NAMESPACE, "--wait=false")
     text = "# Clusters\n\nSeconds, in one run of `python -m bench.clusters`.\n\n| what | seconds | limit |\n| --- | --- | --- |\n"
     text += "".join(f"| {what} | {seconds:.2f} | {limit} |\n" for what, seconds, limit in table)
     Path(__file__).with_name("CLUSTERS.md").write_text(text)
     print(text)
+
+
+def _declared(folder: Path) -> list[tuple[str, float, str]]:
+    """Five hundred clusters, with a policy: read, checked, and rendered as a tree for Argo CD. Nothing is asked of Kubernetes."""
+    versions = {"ray_version": "2.60.0", "python_version": "3.11"}
+    _files(folder, [_cluster(f"c{number:03}", **versions) for number in range(DECLARED)])
+    (folder / "Pulumi.bench.yaml").write_text("config: {'infill:access': true, 'infill:operator': true}\n")
+    (folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+    rendered = _timed(lambda: _infill(folder, "render", "-o", "rendered"))
+    checked = _timed(lambda: _infill(folder, "render", "-o", "rendered", "--check"))
+    return [
+        (f"`infill render` of {DECLARED} clusters held to a policy", rendered, "2"),
+        ("`infill render --check` of the same", checked, "2"),
+    ]
 
 
 def _many(folder: Path) -> list[tuple[str, float, str]]:
@@ -48,12 +68,14 @@ def _many(folder: Path) -> list[tuple[str, float, str]]:
     new = _timed(lambda: _pulumi(folder, "preview"))
     made = _timed(lambda: _pulumi(folder, "up", "--yes", "--skip-preview"))
     steady = _timed(lambda: _pulumi(folder, "preview", "--expect-no-changes"))
+    compared = _timed(lambda: _infill(folder, "diff"))
     _pulumi(folder, "destroy", "--yes", "--skip-preview")
     return [
         (f"{MANY} files read, checked and rendered", rendered, "1"),
         (f"`pulumi preview` of {MANY} new clusters", new, "30"),
         (f"`pulumi up` of {MANY} suspended clusters", made, "none"),
         (f"`pulumi preview` of {MANY} clusters that are there", steady, "30"),
+        (f"`infill diff` of {MANY} clusters that are there", compared, "10"),
     ]
 
 
@@ -90,6 +112,12 @@ def _cluster(name: str, **fields: object) -> dict[str, object]:
 
 
 def _project(folder: Path, clusters: list[dict[str, object]]) -> None:
+    _files(folder, clusters)
+    (folder / "Pulumi.bench.yaml").write_text("config: {}\n")
+    _pulumi(folder, "stack", "init", "bench")
+
+
+def _files(folder: Path, clusters: list[dict[str, object]]) -> None:
     (folder / "clusters").mkdir(parents=True)
     for cluster in clusters:
         (folder / "clusters" / f"{cluster['name']}.yaml").write_text(yaml.safe_dump(cluster))
@@ -97,7 +125,6 @@ def _project(folder: Path, clusters: list[dict[str, object]]) -> None:
     runtime = {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}}
     project = {"name": "bench", "runtime": runtime, "backend": {"url": f"file://{folder}"}}
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-    _pulumi(folder, "stack", "init", "bench")
 
 
 def _specs(folder: Path) -> list[KubeRayClusterSpec]:
@@ -111,6 +138,10 @@ def _apply(body: str) -> None:
 
 def _pulumi(folder: Path, *words: str) -> None:
     _run("pulumi", *words, "--non-interactive", folder=folder)
+
+
+def _infill(folder: Path, *words: str) -> None:
+    _run(sys.executable, "-m", "runner", *words, folder=folder)
 
 
 def _run(*words: str, folder: Path | None = None, text: str | None = None) -> None:

@@ -67,12 +67,16 @@ def ray_cluster_body(spec: KubeRayClusterSpec) -> dict[str, Any]:
     return body
 
 
-def resources(spec: KubeRayClusterSpec) -> list[dict[str, Any]]:
-    """Every resource that a spec becomes, but for the Secret of `env_secret_data`."""
+def resources(spec: KubeRayClusterSpec, operator_namespace: str | None = None) -> list[dict[str, Any]]:
+    """Every resource that a spec becomes, but for the Secret of `env_secret_data`.
+
+    Args:
+        operator_namespace: where KubeRay's operator is, for the NetworkPolicy. Default: it may be in any.
+    """
     body = ray_cluster_body(spec)
     found = [body]
     if spec.network_policy:
-        found.append(network_policy_body(spec))
+        found.append(network_policy_body(spec, operator_namespace))
     if spec.upgrade_strategy is UpgradeStrategy.NEW_CLUSTER:
         found.append(alias_service_body(spec, body["metadata"]["name"]))
     return found

@@ -118,6 +118,17 @@ def differences(spec: KubeRayClusterSpec, live: Mapping[str, Any]) -> list[Chang
     return [change for change in found if not change.path.endswith(labels.TEMPLATE_HASH)]
 
 
+def missing_from(body: Mapping[str, Any], live: Mapping[str, Any]) -> list[Change]:
+    """Fields that a resource declares and the live one has otherwise; what only the live one has is no difference.
+
+    For all but RayClusters, whose own fields `differences` knows: Kubernetes fills in defaults of its own. Items that a list has
+    more than declared are differences.
+    """
+    named = {key: value for key, value in body["metadata"].items() if key in ("labels", "annotations")}
+    rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata")}
+    return [*_declared("metadata", named, live["metadata"]), *_declared("", rest, live)]
+
+
 def declared_replicas(body: dict[str, Any], live: Mapping[str, Any]) -> None:
     """Put the number of workers that the autoscaler has set into `body`, within the bounds declared now.
 
@@ -136,6 +147,19 @@ def _compared(path: str, declared: Any, live: Any) -> Iterator[Change]:
             yield from _compared(f"{path}.{key}", declared.get(key), live.get(key))
     elif isinstance(declared, list) and isinstance(live, list) and (key := _named_by(declared, live)):
         yield from _compared_by(key, path, declared, live)
+    elif not _same(declared, live):
+        yield Change(path, live, declared)
+
+
+def _declared(path: str, declared: Any, live: Any) -> Iterator[Change]:
+    if isinstance(declared, Mapping) and isinstance(live, Mapping):
+        for key, value in declared.items():
+            yield from _declared(f"{path}.{key}".lstrip("."), value, live.get(key))
+    elif isinstance(declared, list) and isinstance(live, list) and (key := _named_by(declared, live)):
+        running = {item[key]: item for item in live}
+        for item in declared:
+            yield from _declared(f"{path}[{item[key]}]", item, running.pop(item[key], None))
+        yield from (Change(f"{path}[{name}]", item, None) for name, item in running.items())
     elif not _same(declared, live):
         yield Change(path, live, declared)
 

@@ -14,13 +14,12 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
+from infra.delivery import CHART, REPOSITORY, helm_values
 from infra.provider import owned_here
 from infra.support import Operator
 
 TYPE = "infill:kubernetes:KubeRayOperator"
 VERSION = "1.7.0"
-CHART = "kuberay-operator"
-REPOSITORY = "https://ray-project.github.io/kuberay-helm/"
 DEFINITIONS = "https://raw.githubusercontent.com/ray-project/kuberay/v{version}/helm-chart/kuberay-operator/crds"
 KINDS = ("rayclusters", "rayjobs", "rayservices", "raycronjobs")
 
@@ -73,7 +72,6 @@ class KubeRayOperator(pulumi.ComponentResource):
         metadata: Any = {"name": args.namespace, "labels": owned_here()}
         space = kubernetes.core.v1.Namespace(name, metadata=metadata, opts=child)
         definitions = [self._definition(name, body, args.definitions_provider) for body in bodies]
-        gates = [{"name": gate, "enabled": on} for gate, on in args.feature_gates.items()]
         repository: Any = None if args.chart else {"repo": REPOSITORY}
         self.release = kubernetes.helm.v3.Release(
             name,
@@ -83,7 +81,7 @@ class KubeRayOperator(pulumi.ComponentResource):
             namespace=args.namespace,
             repository_opts=repository,
             skip_crds=True,
-            values={**({"featureGates": gates} if gates else {}), **args.values},
+            values=helm_values(args.feature_gates, args.values),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[space, *definitions]),
         )
         self.namespace = self.release.namespace.apply(lambda _: args.namespace)

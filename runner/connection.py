@@ -16,6 +16,7 @@ from runner.store import Store
 from runner.table import Table
 
 if TYPE_CHECKING:
+    from infra.policy import Policy
     from infra.spec import ClusterSpec
     from runner.manifests.manifest import Manifest
 
@@ -169,14 +170,16 @@ class Connection:
 
         Raises:
             BadInput: the name is another than the spec's, or `spec` is no spec.
-            infra.BadSpec: a spec that cannot be read back: one that was changed without its checks.
+            infra.BadSpec: a spec that cannot be read back: one that was changed without its checks; one that the policy forbids.
         """
+        from infra.policy import check_policy
         from runner.context_choice import HERE
 
         plain = _plain_cluster(spec)
         if name in HERE:
             raise BadInput(f"{name!r} is what context(cluster={name!r}) knows already; give the cluster another name")
         self._check_name(CLUSTERS, name, plain)
+        check_policy(self.policy(), spec)
         return Definitions(self.store, CLUSTERS).define(name, plain)
 
     def get_cluster(self, name: str) -> ClusterSpec:
@@ -211,6 +214,25 @@ class Connection:
             BadInput: there is none; with the nearest names there are.
         """
         return Definitions(self.store, CLUSTERS).delete(name)
+
+    def policy(self) -> Policy | None:
+        """The rules that hold for the clusters of this database: to define one, and to provision one on demand.
+
+        Raises:
+            infra.BadSpec: this version of Infill does not take what is stored.
+        """
+        from runner.policies import policy_of
+
+        return policy_of(self.store)
+
+    def set_policy(self, policy: Policy | None) -> Definition:
+        """Set the rules, for everyone who opens the database; None for no rules. Earlier ones stay in the history.
+
+        Clusters that are defined or run already stay as they are; the rules hold when they are defined or provisioned again.
+        """
+        from runner.policies import set_policy
+
+        return set_policy(self.store, policy)
 
     def _cluster(self, found: Definition) -> ClusterSpec:
         from infra.spec import parse_spec

@@ -17,6 +17,14 @@ runtime: python   # the one on PATH: activate the environment that has infill[ku
 backend:
   url: file://.   # the state is a folder .pulumi beside this file; any other backend does as well
 """
+_REQUIREMENTS = """\
+infill[kubernetes,policy]
+"""
+_IGNORED = """\
+.pulumi/
+__pycache__/
+venv/
+"""
 _PROGRAM = """\
 from stacks.program import declare
 
@@ -25,7 +33,10 @@ declare("clusters", "backfills")
 
 
 def write_project(folder: str | Path) -> list[Path]:
-    """Write a Pulumi project with the stacks dev, gpu and eks, and an example of a backfill that none of them declares.
+    """Write a Pulumi project with the stacks dev, gpu and eks, a policy, a workflow for GitHub Actions, and an example of a
+    backfill that none of the stacks declares.
+
+    GitHub reads workflows at the top of a repository only: this one works as it is where the folder is that.
 
     Returns:
         The files written.
@@ -34,7 +45,10 @@ def write_project(folder: str | Path) -> list[Path]:
         BadSpec: one of them is there already; nothing is written then.
     """
     place, here = Path(folder), files("stacks")
-    contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM}
+    contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM, "requirements.txt": _REQUIREMENTS, ".gitignore": _IGNORED}
+    contents[".github/workflows/clusters.yaml"] = here.joinpath("workflow.yaml").read_text()
+    for file in ("policy.yaml", "policy_pack/PulumiPolicy.yaml", "policy_pack/__main__.py"):
+        contents[file] = here.joinpath(*file.split("/")).read_text()
     for stack in STACKS:
         contents[f"Pulumi.{stack}.yaml"] = here.joinpath(f"Pulumi.{stack}.yaml").read_text()
         contents[f"clusters/{stack}.yaml"] = here.joinpath("clusters", f"{stack}.yaml").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.access import RunnerAccess, RunnerAccessArgs
+from infra.access import RunnerAccess
 from infra.body import env_secret_data, ray_cluster_body
 from infra.errors import BadSpec, InfraError
 from infra.files import read_folder
@@ -16,18 +16,22 @@ from infra.gate import inspect_removed
 from infra.kube import Access, access_of, run
 from infra.operator import KubeRayOperator, KubeRayOperatorArgs, read_definitions
 from infra.parts import K8sConfigMethod
+from infra.policy import check_policy, policy_beside
 from infra.provider import kubernetes_provider, stack_label
 from infra.raycluster import RayCluster, RayClusterArgs
-from infra.spec import ClusterSpec, KubeRayClusterSpec, parse_spec
+from infra.spec import KubeRayClusterSpec
 from infra.support import check_supported
-from stacks.backfills import Prepared, declare_backfill, prepared
-from stacks.settings import AccessSettings, OperatorSettings, Settings, read_settings
+from stacks.backfills import declare_backfill
+from stacks.preparing import Prepared, prepared
+from stacks.project import access_args, chosen, names_of
+from stacks.settings import Settings, operator_settings, read_settings
 
 
 def declare(folder: str | Path, backfills: str | Path | None = None) -> dict[str, RayCluster]:
     """The clusters of ``folder/*.yaml`` that the stack names, and the backfills of ``backfills/*.yaml``.
 
-    Outputs are exported: of a cluster under its name, of a backfill under ``backfill-<name>``.
+    The policy of ``policy.yaml`` beside the first folder holds for them. Outputs are exported: of a cluster under its name, of a
+    backfill under ``backfill-<name>``.
 
     Args:
         backfills: a folder; one that is not there has none.
@@ -38,9 +42,12 @@ def declare(folder: str | Path, backfills: str | Path | None = None) -> dict[str
     try:
         settings = read_settings()
         found = read_folder(folder)
-        specs = chosen(found, settings, str(folder))
+        policy = policy_beside(folder)
+        specs = list(chosen(found, settings, str(folder)))
+        check_policy(policy, *specs)
         _check(specs, settings)
         jobs = prepared(backfills, found, [spec.name for spec in specs], settings, send=not pulumi.runtime.is_dry_run())
+        check_policy(policy, *(job.cluster for job in jobs))
         shapes = {spec.name: spec for spec in (*(job.cluster for job in jobs), *specs)}
         accesses = {name: access_of(spec) for name, spec in shapes.items()}
         if settings.wait:
@@ -50,35 +57,13 @@ def declare(folder: str | Path, backfills: str | Path | None = None) -> dict[str
         raise pulumi.RunError(str(exc)) from None
 
 
-def chosen(found: dict[str, ClusterSpec], settings: Settings, folder: str) -> list[KubeRayClusterSpec]:
-    """The specs that a stack makes, with what the stack sets over them.
-
-    Raises:
-        BadSpec: a name that no file has, or a cluster that is not made in Kubernetes.
-    """
-    names = settings.clusters if settings.clusters is not None else list(found)
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        raise BadSpec(f"infill:clusters: no file in {folder} has the cluster {unknown[0]!r}; it has {', '.join(found) or 'none'}")
-    specs = []
-    for name in dict.fromkeys(names):
-        spec = found[name]
-        if isinstance(spec, KubeRayClusterSpec):
-            spec = parse_spec({**spec.plain(), **settings.of_clusters()}, f"cluster {name}")
-        if isinstance(spec, KubeRayClusterSpec):
-            specs.append(spec)
-        elif settings.clusters is not None:
-            raise BadSpec(f"infill:clusters: {name!r} is not of kind kuberay; only such clusters are made in Kubernetes")
-    return specs
-
-
 def _check(specs: list[KubeRayClusterSpec], settings: Settings) -> None:
     """Refuse now what the components would refuse when others are declared already."""
     names = [spec.name for spec in specs]
     unknown = [name for name in settings.adopt if name not in names]
     if unknown:
         raise BadSpec(f"infill:adopt: the stack does not make the cluster {unknown[0]!r}; it makes {', '.join(names) or 'none'}")
-    operator, access = _operator_args(settings), _access_args(settings, "default", [])
+    operator, access = _operator_args(settings), access_args(settings, "default", [])
     if operator:
         read_definitions(operator)
     if access:
@@ -158,37 +143,17 @@ class _Shared:
         where = (self._accesses[spec.name], spec.namespace)
         if where not in self._grants:
             here = [other for other in self._specs if (self._accesses[other.name], other.namespace) == where]
-            names = [name for other in here for name in _names(other)]
-            args = _access_args(self._settings, spec.namespace, names)
+            names = [name for other in here for name in names_of(other)]
+            args = access_args(self._settings, spec.namespace, names)
             options = pulumi.ResourceOptions(providers=[self._provider(spec)])
             self._grants[where] = RunnerAccess(f"runner-{spec.namespace}", args, options) if args else None
         return self._grants[where]
 
 
-def _names(spec: KubeRayClusterSpec) -> list[str]:
-    """Of the Services and Secrets that a runner needs: the spec's, and under NewCluster that with a hash."""
-    return list(dict.fromkeys([spec.name, ray_cluster_body(spec)["metadata"]["name"]]))
-
-
 def _operator_args(settings: Settings) -> KubeRayOperatorArgs | None:
-    if settings.operator is False:
+    given = operator_settings(settings)
+    if given is None:
         return None
-    given = settings.operator if isinstance(settings.operator, OperatorSettings) else OperatorSettings()
     return KubeRayOperatorArgs(
         given.namespace, given.version, given.feature_gates, given.values, given.chart, definitions=given.definitions
-    )
-
-
-def _access_args(settings: Settings, namespace: str, clusters: list[str]) -> RunnerAccessArgs | None:
-    if settings.access is False:
-        return None
-    given = settings.access if isinstance(settings.access, AccessSettings) else AccessSettings()
-    return RunnerAccessArgs(
-        namespace,
-        given.create_namespace,
-        given.service_account,
-        clusters,
-        given.eks_role,
-        given.gke_service_account,
-        given.azure_client_id,
     )

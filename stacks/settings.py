@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import pulumi
-from pulumi.runtime.config import CONFIG
 from pydantic import Field
 
 from infra import K8sConfigMethod
@@ -78,22 +76,41 @@ class Settings(Model):
         return {key: value for key, value in given.items() if value is not None}
 
 
+def operator_settings(settings: Settings) -> OperatorSettings | None:
+    """Of KubeRay's operator; None where the stack does not make it."""
+    if settings.operator is False:
+        return None
+    return settings.operator if isinstance(settings.operator, OperatorSettings) else OperatorSettings()
+
+
 def read_settings() -> Settings:
     """The config of the stack that runs.
 
     Raises:
         BadSpec: an unknown or wrong key, with the nearest right one.
     """
-    return Settings.parse(parsed(CONFIG.get()), f"Pulumi.{pulumi.get_stack()}.yaml")
+    import pulumi
+    from pulumi.runtime.config import CONFIG
+
+    return settings_of(CONFIG.get(), pulumi.get_stack())
 
 
-def parsed(config: Mapping[str, str]) -> dict[str, Any]:
+def settings_of(config: Mapping[str, Any], stack: str) -> Settings:
+    """The settings in a stack's config, as Pulumi hands it over or as its file holds it.
+
+    Raises:
+        BadSpec: an unknown or wrong key, with the nearest right one.
+    """
+    return Settings.parse(parsed(config), f"Pulumi.{stack}.yaml")
+
+
+def parsed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Pulumi hands every value over as text; what is JSON in it is read."""
     found = {}
-    for key, text in config.items():
+    for key, value in config.items():
         space, _, name = key.partition(":")
         if space == NAMESPACE:
-            found[name] = _value(text)
+            found[name] = _value(value) if isinstance(value, str) else value
     return found
 
 

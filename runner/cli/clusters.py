@@ -74,9 +74,11 @@ def define_clusters(database: Database, files: Files, as_json: AsJson = False, s
     """Define clusters by YAML files, or change their definitions. One wrong file, and none is defined."""
     with exit_codes():
         from infra.files import read_spec
+        from infra.policy import check_policy
 
         connection = open_database(database, storage_option)
         specs = read_all("cluster", files, read_spec)
+        check_policy(connection.policy(), *specs)
         for spec in specs:
             print_warnings("cluster", spec)
         print_defined([connection.define_cluster(spec.name, spec) for spec in specs], as_json)

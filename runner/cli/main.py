@@ -11,11 +11,15 @@ import typer
 from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
+from runner.cli.diff import diff
 from runner.cli.eks import eks_token
+from runner.cli.gitops import gitops
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
+from runner.cli.policy import policy_app
 from runner.cli.render import Name, Render, Schedule, print_rendered
+from runner.cli.trees import render as render_tree
 from runner.cli.watch import dashboard, top
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(clusters_app, name="clusters")
 app.add_typer(manifests_app, name="manifests")
 app.add_typer(packages_app, name="packages")
+app.add_typer(policy_app, name="policy")
 
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
@@ -193,6 +198,9 @@ app.command("package")(package)
 app.command("eks-token")(eks_token)
 app.command("top")(top)
 app.command("dashboard")(dashboard)
+app.command("render")(render_tree)
+app.command("diff")(diff)
+app.command("gitops")(gitops)
 
 
 _ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")

@@ -55,7 +55,7 @@ def up(
         from runner.provision import life
 
         if preview:
-            typer.echo(life.preview(connection.store, spec))
+            typer.echo(life.preview(connection.store, spec, time_to_live))
             return
         made = life.up(connection.store, spec, reuse=reuse, time_to_live=time_to_live, keep=True, keep_failed=keep_failed, say=_say)
         life.release(made, keep=not made.joined, say=_say)

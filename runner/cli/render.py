@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.errors import BadSpec
-
 if TYPE_CHECKING:
     from runner.connection import Connection
 
@@ -57,6 +55,8 @@ def print_rendered(connection: Connection, kind: str, fields: dict[str, Any], re
 
 
 def _check(kind: str, fields: dict[str, Any], refused: dict[str, Any]) -> None:
+    from infra.errors import BadSpec
+
     if kind not in _KINDS:
         raise BadSpec(f"--render {kind!r} is none of {', '.join(_KINDS)}")
     if (kind == "rayjob") == bool(fields["schedule"]):

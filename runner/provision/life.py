@@ -20,6 +20,7 @@ from infra.live import differences as live_differences
 from infra.spec import KubeRayClusterSpec
 from infra.wait import wait_ready
 from runner.errors import BadInput
+from runner.policies import check_on_demand
 from runner.provision import objects
 from runner.provision.deadline import ClusterEnded, deadline_name
 from runner.provision.leases import ClusterLease, cluster_lock, living_leases
@@ -97,9 +98,11 @@ def up(
     Raises:
         ClusterDiffers: another one runs; with the fields that differ.
         BadInput: a wrong argument, or a spec that cannot be provisioned on demand.
+        infra.policy.PolicyRefused: the database's policy forbids it; with rule, field and value.
         infra.InfraError: no Pulumi CLI (how to install it), no rights (which), Kubernetes refuses, or it does not start in time.
     """
     _check_arguments(spec, reuse, time_to_live)
+    check_on_demand(store, spec, time_to_live)
     pulumi_command()
     wanted, access = as_provisioned(spec, has_options=bool(secrets)), access_of(spec)
     lease = _Keeper(store, spec.name, access)
@@ -124,14 +127,16 @@ def up(
     return Provisioned(store, record.name, record.namespace, running, access, not made, record.time_to_live, record.owner, lease)
 
 
-def preview(store: Store, spec: KubeRayClusterSpec) -> str:
+def preview(store: Store, spec: KubeRayClusterSpec, time_to_live: float | None = TIME_TO_LIVE) -> str:
     """What `up` would do now, for people. Nothing is made.
 
     Raises:
         BadInput: a spec that cannot be provisioned on demand.
+        infra.policy.PolicyRefused: the database's policy forbids it; with rule, field and value.
         infra.InfraError: no Pulumi CLI, or Kubernetes cannot be asked.
     """
-    _check_arguments(spec, "match", None)
+    _check_arguments(spec, "match", time_to_live)
+    check_on_demand(store, spec, time_to_live)
     wanted, access = as_provisioned(spec), access_of(spec)
     record = Records(store).get(wanted.name)
     if record is not None and record.state == "made" and run(_live(access, record)) is not None:
@@ -139,7 +144,7 @@ def preview(store: Store, spec: KubeRayClusterSpec) -> str:
         if differs:
             return f"{record.name} runs already and differs, so it would be refused: {'; '.join(differs)}"
         return f"{record.name} runs already, of the same spec: it would be joined"
-    made = _new_record(store, wanted, access, time_to_live=TIME_TO_LIVE, keep=False)
+    made = _new_record(store, wanted, access, time_to_live=time_to_live, keep=False)
     made = dataclasses.replace(made, stack=f"{made.stack}-preview")
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": deadline_name(wanted.name), "uid": "made-with-the-cluster"}
     return ClusterStack(store, made, access).preview(wanted, owner)

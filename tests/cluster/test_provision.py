@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from infra import labels
-from infra.access import rules
+from infra.access_bodies import rules
 from infra.errors import BadSpec, InfraError, NotAllowed
 from infra.spec import KubeRayClusterSpec
 from runner.cli import app
@@ -258,9 +258,9 @@ def test_missing_rights_are_named_and_the_least_are_enough(
 
 
 MORE_RULES = [
-    {"api_groups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create", "patch", "delete"]},
-    {"api_groups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]},
-    {"api_groups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["create"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create", "patch", "delete"]},
+    {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]},
+    {"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["create"]},
 ]
 RBAC = "rbac.authorization.k8s.io"
 
@@ -278,9 +278,8 @@ def least_kubeconfig(api: Api, namespace: str, folder: Path) -> Path:
 
 
 def grant(api: Api, namespace: str, given: list[dict[str, Any]]) -> None:
-    """Let ``least`` do what rules in Pulumi's form say, and no more."""
-    names = {"api_groups": "apiGroups", "resource_names": "resourceNames"}
-    role = {"metadata": {"name": "least"}, "rules": [{names.get(key, key): value for key, value in rule.items()} for rule in given]}
+    """Let ``least`` do what rules say, and no more."""
+    role = {"metadata": {"name": "least"}, "rules": given}
     subject = {"kind": "ServiceAccount", "name": "least", "namespace": namespace}
     binding = {"metadata": {"name": "least"}, "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "least"}, "subjects": [subject]}
     for kind, body in (("Role", role), ("RoleBinding", binding)):

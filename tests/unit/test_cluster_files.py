@@ -148,10 +148,13 @@ def test_other_text_is_written_plain(text: str) -> None:
 
 def test_yaml_has_no_anchors_and_keeps_the_order() -> None:
     shared = {"b": 1, "a": [1, 2]}
-    assert (
-        to_yaml({"y1": shared, "x": [shared]})
-        == "y1:\n  b: 1\n  a:\n    - 1\n    - 2\nx:\n  - b: 1\n    a:\n      - 1\n      - 2\n"
-    )
+    assert to_yaml({"y1": shared, "x": [shared]}) == "y1:\n  b: 1\n  a:\n  - 1\n  - 2\nx:\n- b: 1\n  a:\n  - 1\n  - 2\n"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "a \nb", "\ta\n\n", "\n", " a\nb: c\n# d\n"])
+def test_lines_of_text_are_lines_of_yaml(text: str) -> None:
+    assert yaml.safe_load(to_yaml({"a": {"b": text}})) == {"a": {"b": text}}
+    assert to_yaml({"a": "b: c\nd\n"}) == "a: |\n  b: c\n  d\n"
 
 
 def test_the_schema_takes_what_is_taken(schema: Draft202012Validator) -> None:

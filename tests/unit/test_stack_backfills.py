@@ -117,6 +117,6 @@ def test_a_new_project_has_an_example_that_no_stack_declares(tmp_path: Path) -> 
     for stack in ("dev", "gpu", "eks"):
         config = yaml.safe_load((place / f"Pulumi.{stack}.yaml").read_text())["config"]
         assert config["infill:backfills"] == []
-    config = {"infill:wait": False, "infill:clusters": [], "infill:backfills": ["words"]}
+    config = {"infill:wait": False, "infill:clusters": [], "infill:backfills": ["words"], "infill:namespace": "ray-dev"}
     ran = run_program(lambda: declare(place / "clusters", place / "backfills"), config=config, preview=True)
     assert "BackfillSchedule" in str(ran.ok().resources)

@@ -337,6 +337,16 @@ def test_one_bad_file_among_good_ones(folder: Path) -> None:
     assert lines[1] == f"{worse}: worker_groups[0]: min_replicas: 5 is more than max_replicas: 1"
 
 
+def test_what_the_policy_beside_the_folder_forbids(folder: Path) -> None:
+    """With what the stack sets over the file."""
+    write(folder, "a")
+    (folder.parent / "policy.yaml").write_text("namespaces: [ray]")
+    assert kinds(up(folder, namespace="ray")) == {"kubernetes kubernetes", "RayCluster a"}
+    assert refused(folder) == "cluster 'a': namespace: 'default' is none of ray (rule namespaces)"
+    (folder.parent / "policy.yaml").write_text("namespace: [ray]")
+    assert "unknown key 'namespace'; did you mean 'namespaces'?" in refused(folder)
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "none") == f"{tmp_path}/none is no folder; it is where the clusters' YAML files belong"
 
