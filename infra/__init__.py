@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         KubeRayClusterBuilder,
         LocalRayClusterBuilder,
     )
+    from infra.costs import ClusterCost, cluster_cost
     from infra.errors import BadSpec, InfraError, NotAllowed
     from infra.groups import HeadGroup, WorkerGroup
     from infra.job import BackfillArgs, BackfillJob, BackfillSchedule
     from infra.parts import K8sConfigMethod, UpgradeStrategy
+    from infra.prices import PriceTable, find_prices, read_prices
     from infra.rayimage import RayImage, RayImageArgs
     from infra.spec import ClusterSpec, ExternalClusterSpec, KubeRayClusterSpec, LocalClusterSpec, parse_spec
 
@@ -36,6 +38,7 @@ _HOMES = {
     "BackfillSpec": "infra.backfill_spec",
     "BadSpec": "infra.errors",
     "Cluster": "infra.builder",
+    "ClusterCost": "infra.costs",
     "ClusterSpec": "infra.spec",
     "ExternalClusterSpec": "infra.spec",
     "ExternalRayClusterBuilder": "infra.builder",
@@ -48,13 +51,17 @@ _HOMES = {
     "LocalClusterSpec": "infra.spec",
     "LocalRayClusterBuilder": "infra.builder",
     "NotAllowed": "infra.errors",
+    "PriceTable": "infra.prices",
     "RayImage": "infra.rayimage",
     "RayImageArgs": "infra.rayimage",
     "UpgradeStrategy": "infra.parts",
     "WorkerGroup": "infra.groups",
     "backfill_resources": "infra.backfill_resources",
+    "cluster_cost": "infra.costs",
+    "find_prices": "infra.prices",
     "parse_spec": "infra.spec",
     "ray_cluster_body": "infra.body",
+    "read_prices": "infra.prices",
 }
 
 __all__ = [
@@ -64,6 +71,7 @@ __all__ = [
     "BackfillSpec",
     "BadSpec",
     "Cluster",
+    "ClusterCost",
     "ClusterSpec",
     "ExternalClusterSpec",
     "ExternalRayClusterBuilder",
@@ -76,13 +84,17 @@ __all__ = [
     "LocalClusterSpec",
     "LocalRayClusterBuilder",
     "NotAllowed",
+    "PriceTable",
     "RayImage",
     "RayImageArgs",
     "UpgradeStrategy",
     "WorkerGroup",
     "backfill_resources",
+    "cluster_cost",
+    "find_prices",
     "parse_spec",
     "ray_cluster_body",
+    "read_prices",
 ]
 
 

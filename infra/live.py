@@ -111,6 +111,26 @@ async def pods_of(kube: Kubernetes, namespace: str, cluster: str) -> list[dict[s
     return await kube.list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{labels.RAY_CLUSTER}={cluster}")
 
 
+def pod_counts(spec: KubeRayClusterSpec) -> dict[str, int]:
+    """Pods of each group that have a node now, by the spec's name of the group; of all RayClusters of the spec together.
+
+    Raises:
+        InfraError: Kubernetes cannot be asked.
+    """
+
+    async def work() -> list[dict[str, Any]]:
+        kube = await Kubernetes.connect(access_of(spec))
+        return [pod for one in await find_all(kube, spec) for pod in await pods_of(kube, one.namespace, one.name)]
+
+    counts: dict[str, int] = {}
+    for pod in run(work()):
+        if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            name = pod["metadata"]["labels"].get(labels.RAY_GROUP, "")
+            name = "head" if name == labels.HEAD_GROUP else name
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
 async def end_old_pods(
     kube: Kubernetes,
     namespace: str,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from runner.backfill.policy import ErrorPolicy
     from runner.connection import Connection, connect
     from runner.context import Context
+    from runner.estimate import Estimate
+    from runner.estimating import SampleSize
     from runner.exit_mode import ExitMode
     from runner.functions import UDF, udf
     from runner.jobs import Job
@@ -36,11 +38,13 @@ _HOMES = {
     "Connection": "runner.connection",
     "Context": "runner.context",
     "ErrorPolicy": "runner.backfill.policy",
+    "Estimate": "runner.estimate",
     "ExitMode": "runner.exit_mode",
     "GenevaManifest": "runner.manifests.builder",
     "Job": "runner.jobs",
     "Manifest": "runner.manifests.manifest",
     "ManifestFactory": "runner.manifests.builder",
+    "SampleSize": "runner.estimating",
     "Table": "runner.table",
     "UDF": "runner.functions",
     "connect": "runner.connection",
@@ -54,11 +58,13 @@ __all__ = [
     "Connection",
     "Context",
     "ErrorPolicy",
+    "Estimate",
     "ExitMode",
     "GenevaManifest",
     "Job",
     "Manifest",
     "ManifestFactory",
+    "SampleSize",
     "Table",
     "connect",
     "model_files",

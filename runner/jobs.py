@@ -254,7 +254,8 @@ class _Run:
         with self._executing_context() as context:
             with self._phases.timed("start"):
                 self._executor = context.kind
-                executor = context.executor(settings, _shape(settings), self._request.concurrency)
+                shape = Shape.of(column.spec for column in settings.columns)
+                executor = context.executor(settings, shape, self._request.concurrency)
             with self._phases.timed("compute"), self._watch.metrics.on(context):
                 return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished, self._watch.recorder).run()
 
@@ -380,12 +381,3 @@ class _Run:
             version_after=max(outcome.versions, default=plans[0].read_version),
             errors=self._errors[:MAX_RESULT_ERRORS],
         )
-
-
-def _shape(settings: Pass) -> Shape:
-    specs = [column.spec for column in settings.columns]
-    return Shape(
-        num_cpus=max(spec.num_cpus for spec in specs),
-        num_gpus=max(spec.num_gpus for spec in specs),
-        memory=max(spec.memory or 0 for spec in specs),
-    )

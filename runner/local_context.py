@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import console
-from runner.backfill.executors import Executor, InlineExecutor, RayExecutor
+from runner.backfill.executors import Executor, InlineExecutor, RayExecutor, cause
 from runner.backfill.pool import ActorPool, Shape
 from runner.context import Context
 from runner.environments.environment import Environment
-from runner.errors import BadInput
+from runner.errors import BadInput, RunnerError, WorkerLost
 from runner.jobs import Job
 from runner.watch import settings
 
 if TYPE_CHECKING:
-    from runner.backfill.work import Pass
+    from runner.backfill.sample import Sample
+    from runner.backfill.work import FragmentWork, Pass
     from runner.environments.worker_setup import WorkerSetup
     from runner.local_ray import Origin
     from runner.store import Store
@@ -112,6 +114,29 @@ class LocalContext(Context):
         pool.grow(concurrency or pool.capacity() or 1)
         return RayExecutor(pool, settings, concurrency)
 
+    def sample(
+        self, settings: Pass, works: Sequence[FragmentWork], concurrency: int | None, rows: int | None, seconds: float
+    ) -> list[Sample]:
+        """What rows take on each worker that a pass would have, all of them at once; see `runner.backfill.sample.sample`.
+
+        Args:
+            rows: of all workers together.
+
+        Raises:
+            WorkerLost: the function killed one.
+        """
+        from runner.backfill.sample import sample
+
+        if self.kind == "inline":
+            return [sample(settings, works, rows, seconds)]
+        with self._lock:
+            pool = self._pool(Shape.of(column.spec for column in settings.columns), settings.store)
+        pool.count_user(1)
+        try:
+            return _sampled(pool, settings, works, concurrency, rows, seconds)
+        finally:
+            pool.count_user(-1)
+
     def _start_workers(self) -> None:
         """As many as fit, before a job asks for them."""
         try:
@@ -146,3 +171,40 @@ class LocalContext(Context):
 
             local_ray.leave(self._origin)
             self._origin = None
+
+
+def _sampled(
+    pool: ActorPool, settings: Pass, works: Sequence[FragmentWork], concurrency: int | None, rows: int | None, seconds: float
+) -> list[Sample]:
+    room = pool.capacity() or 1
+    most = min(concurrency or room, room)
+    pool.grow(most)
+    pool.wait_until_up()
+    actors = [actor for _ in range(most) if (actor := pool.take()) is not None]
+    if not actors:
+        raise BadInput("all workers of this context are busy; sample when its jobs are done, or without the context")
+    shared = dataclasses.replace(settings, workers=len(actors))
+    share = None if rows is None else -(-rows // len(actors))
+    parts = [works[number :: len(actors)] or works[:1] for number in range(len(actors))]
+    refs = [actor.sample.remote(shared, part, share, seconds) for actor, part in zip(actors, parts, strict=True)]
+    answers = [_answer(pool, actor, ref) for actor, ref in zip(actors, refs, strict=True)]
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+def _answer(pool: ActorPool, actor: Any, ref: Any) -> Sample | Exception:
+    """What a worker measured, or what became of it; it goes back to the pool where it lives."""
+    import ray
+
+    try:
+        found: Sample = ray.get(ref)
+    except ray.exceptions.RayTaskError as exc:
+        pool.give_back(actor)
+        return exc.cause if isinstance(exc.cause, RunnerError) else exc
+    except ray.exceptions.RayError as exc:
+        pool.discard(actor)
+        return WorkerLost(f"a worker died in the sample: {cause(exc)}")
+    pool.give_back(actor)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from contextlib import suppress
 from typing import Any
@@ -51,6 +52,13 @@ class ReadTags:
         living = living_jobs(self._store, self._table)  # looked at after the tags: a job has its lease before its tag
         versions = self._dataset.tags.list()
         return {name: int(versions[name]["version"]) for name, job in ours.items() if job not in living and name in versions}
+
+    @staticmethod
+    def began(name: str) -> dt.datetime:
+        """When the job of a tag began, as its id says."""
+        found = _NAME.match(name)
+        assert found is not None
+        return dt.datetime.strptime(found[1][:15], "%Y%m%d-%H%M%S").replace(tzinfo=dt.UTC)
 
     def collect(self, names: Any) -> None:
         """Take away tags of dead jobs."""

@@ -153,6 +153,10 @@ class JobRecords:
                 break
         return found
 
+    def remove(self, job_id: str) -> None:
+        """Forget a job, with its log and its errors."""
+        self._store.delete([path for path, _ in self._store.objects(FOLDER) if path.startswith(f"{FOLDER}/{job_id}.")])
+
     def save_request(self, job_id: str, request: dict[str, Any]) -> None:
         """What the driver of a job is to do."""
         self._store.put(_path(job_id, ".request.json"), json.dumps(request).encode())

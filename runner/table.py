@@ -20,7 +20,10 @@ from runner.store import refused
 from runner.targets import Request, check_inputs, computed_columns, inputs_of
 
 if TYPE_CHECKING:
+    from infra.prices import PriceTable
     from runner.connection import Connection
+    from runner.estimate import Estimate
+    from runner.estimating import SampleSize
     from runner.records import JobRecord
 
 Transform = str | UDF | Callable[..., Any] | tuple[UDF | Callable[..., Any], Sequence[str]]
@@ -114,6 +117,48 @@ class Table:
             columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit, num_fragments=num_fragments
         )
         return plan_only(self, request)
+
+    def estimate(
+        self,
+        columns: str | Sequence[str],
+        *,
+        sample: SampleSize | None = None,
+        cluster: str | None = None,
+        prices: PriceTable | None = None,
+        udf: UDF | Callable[..., Any] | None = None,
+        where: str | None = None,
+        stale: bool = False,
+        force: bool = False,
+        only_failed: bool = False,
+        limit: int | None = None,
+        num_fragments: int | None = None,
+        concurrency: int | None = None,
+        batch_size: int | None = None,
+        timeout: float | None = None,
+    ) -> Estimate:
+        """What `backfill` with the same arguments would take: bytes, tasks and workers; with a sample, time, GPU hours and cost.
+
+        The sample calls the function on rows that need work, and writes nothing to the database. It runs on the workers that the
+        backfill would have, all at once, on a Ray that is started for it; for a cluster elsewhere in this process, with this
+        machine's speed and this machine's way to the store.
+
+        Args:
+            sample: how much to try. Default: nothing, and no time.
+            cluster: ``"local"``, ``"inline"``, or a defined cluster, grown as far as the tasks make it. Default: the context it is
+                called in, otherwise ``"local"``.
+            prices: what the pods of a defined cluster cost; see `infra.prices.find_prices`.
+
+        Raises:
+            BadInput: something given is wrong, no worker fits the cluster, or columns to be sampled feed each other.
+            RunnerError: the function cannot be constructed, or killed a worker.
+        """
+        from runner.estimating import estimate
+
+        request = self._request(
+            columns, udf, where=where, stale=stale, force=force, only_failed=only_failed, limit=limit,
+            num_fragments=num_fragments, concurrency=concurrency, batch_size=batch_size, timeout=timeout,
+        )  # fmt: skip
+        return estimate(self, request, cluster, sample, prices)
 
     def backfill(
         self,

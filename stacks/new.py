@@ -1,4 +1,4 @@
-"""A new folder of clusters and backfills: what `infill clusters init` writes."""
+"""A new folder of clusters, backfills and prices: what `infill clusters init` writes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ declare("clusters", "backfills")
 
 
 def write_project(folder: str | Path) -> list[Path]:
-    """Write a Pulumi project with the stacks dev, gpu and eks, a policy, a workflow for GitHub Actions, and an example of a
-    backfill that none of the stacks declares.
+    """Write a Pulumi project with the stacks dev, gpu and eks, a policy, a workflow for GitHub Actions, a price table to fill
+    in, and an example of a backfill that none of the stacks declares.
 
     GitHub reads workflows at the top of a repository only: this one works as it is where the folder is that.
 
@@ -47,7 +47,7 @@ def write_project(folder: str | Path) -> list[Path]:
     place, here = Path(folder), files("stacks")
     contents = {"Pulumi.yaml": _PROJECT, "__main__.py": _PROGRAM, "requirements.txt": _REQUIREMENTS, ".gitignore": _IGNORED}
     contents[".github/workflows/clusters.yaml"] = here.joinpath("workflow.yaml").read_text()
-    for file in ("policy.yaml", "policy_pack/PulumiPolicy.yaml", "policy_pack/__main__.py"):
+    for file in ("policy.yaml", "prices.yaml", "policy_pack/PulumiPolicy.yaml", "policy_pack/__main__.py"):
         contents[file] = here.joinpath(*file.split("/")).read_text()
     for stack in STACKS:
         contents[f"Pulumi.{stack}.yaml"] = here.joinpath(f"Pulumi.{stack}.yaml").read_text()

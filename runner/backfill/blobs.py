@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from runner.backfill.offsets import Offsets
-from runner.backfill.reader import CHUNK_BYTES, FIRST_CHUNK_ROWS, FragmentRows, read
+from runner.backfill.reader import CHUNK_BYTES, FIRST_CHUNK_ROWS, FragmentRows, ahead, read
 from runner.backfill.values import python_values
 
 _AS_FILE = "\0file"  # behind a column's name: row addresses, to open files of
@@ -75,6 +75,16 @@ class BlobOpener:
         """One file for each address, None for a NULL."""
         found = iter(self.dataset.take_blobs(name, addresses=addresses.drop_null().to_pylist()) if len(addresses) else ())
         return [next(found) if address.is_valid else None for address in addresses]
+
+
+def input_batches(
+    rows: FragmentRows, dataset: Any, keys: Sequence[str], offsets: Offsets, *, multiple_of: int | None = None
+) -> Generator[tuple[Offsets, pa.RecordBatch], None, None]:
+    """Input batches of chosen rows, read ahead in a thread; a fragment that is one batch anyway is not worth the thread."""
+    if has_blobs(dataset.schema, keys):
+        return ahead(read_with_blobs(rows, dataset, keys, offsets, multiple_of=multiple_of))
+    batches = read(rows, keys, offsets, multiple_of=multiple_of)
+    return ahead(batches) if len(offsets) > FIRST_CHUNK_ROWS else batches
 
 
 def read_with_blobs(

@@ -23,6 +23,7 @@ from runner.backfill.policy import ErrorPolicy
 from runner.errors import RowError
 from runner.store import Store
 
+FOLDER = "staging"
 OFFSET = "_offset"
 NAMED = "base64:"
 MAX_NAMED_BYTES = 4096  # an object of its own is a round trip to write, one to read and one to delete, for each fragment
@@ -74,14 +75,24 @@ def staging_key(**depends_on: Any) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def path_name(name: str) -> str:
+    """A table's or column's name as part of a path. Lance's writer would encode a "%" once more, and nobody find the file."""
+    return urllib.parse.quote(name, safe="").replace("%", "=")
+
+
+def name_of(part: str) -> str:
+    """The name that `path_name` gave the part of a path for."""
+    return urllib.parse.unquote(part.replace("=", "%"))
+
+
 def staging_root(table: str) -> str:
     """Where everything staged for a table lies."""
-    return f"staging/{urllib.parse.quote(table, safe='')}"
+    return f"{FOLDER}/{path_name(table)}"
 
 
 def staging_folder(table: str, columns: Sequence[str]) -> str:
     """Where everything staged for those columns of a table lies."""
-    names = "+".join(urllib.parse.quote(column, safe="") for column in sorted(columns))
+    names = "+".join(path_name(column) for column in sorted(columns))
     if len(names) > 150:
         names = hashlib.sha256(names.encode()).hexdigest()
     return f"{staging_root(table)}/{names}"

@@ -192,7 +192,7 @@ class RayExecutor:
         except ray.exceptions.RayError as exc:  # the actor died, or its node with what it had told
             del self._running[stream]
             self._pool.discard(actor)
-            yield task, Lost(_cause(exc))
+            yield task, Lost(cause(exc))
 
     def abandon(self, task: Task) -> None:
         stream = next(stream for stream, (_, running) in self._running.items() if running is task)
@@ -207,7 +207,7 @@ class RayExecutor:
         self._pool.stop_waiting()
 
 
-def _cause(exc: BaseException) -> str:
+def cause(exc: BaseException) -> str:
     """What Ray says of a dead actor, without its ids and its advice on Ray."""
     lines = [line for line in str(exc).splitlines() if line.strip() and not line.startswith("\t")]
     return " ".join(lines).partition(" Some common causes include:")[0].rstrip(" .")

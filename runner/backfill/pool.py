@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 if TYPE_CHECKING:
     from runner.backfill.process import Place
     from runner.environments.worker_setup import WorkerSetup
+    from runner.shipping import FunctionSpec
 
 NODE_LABEL = "ray.io/node-id"  # on every node, by Ray
 MAX_FAILED_STARTS = 3
@@ -30,6 +31,16 @@ class Shape:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     memory: int = 0
+
+    @classmethod
+    def of(cls, specs: Iterable[FunctionSpec]) -> Shape:
+        """What a worker that runs all of some functions reserves."""
+        given = list(specs)
+        return cls(
+            num_cpus=max(spec.num_cpus for spec in given),
+            num_gpus=max(spec.num_gpus for spec in given),
+            memory=max(spec.memory or 0 for spec in given),
+        )
 
     @property
     def resources(self) -> dict[str, float]:
@@ -157,6 +168,19 @@ class ActorPool:
         with self._lock:
             self._places[actor] = place
             self._idle.append(actor)
+
+    def wait_until_up(self) -> None:
+        """Wait for all actors that are starting.
+
+        Raises:
+            WorkerLost, EnvironmentFailed: see `started`.
+        """
+        import ray
+
+        while waiting := self.starting():
+            ready, _ = ray.wait(waiting, num_returns=1)
+            for ref in ready:
+                self.started(ref)
 
     def take(self) -> Any | None:
         """An idle actor, or None."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runner.backfill.process import Place
+    from runner.backfill.sample import Sample
     from runner.backfill.work import FragmentWork, Pass, WorkerEvent
 
 EVENT_SECONDS = 0.2
@@ -73,6 +74,12 @@ class RayWorker:
                 yield batch
                 batch, sent = [], time.monotonic()
         yield batch
+
+    def sample(self, settings: Pass, works: Sequence[FragmentWork], rows: int | None, seconds: float) -> Sample:
+        """See `runner.backfill.sample.sample`."""
+        from runner.backfill.sample import sample
+
+        return sample(settings, works, rows, seconds)
 
 
 class RayDriver:

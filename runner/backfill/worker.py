@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from runner.backfill.blobs import has_blobs, read_with_blobs
+from runner.backfill.blobs import input_batches
 from runner.backfill.checkpoint import StagedColumn, StagedFragment, Staging
 from runner.backfill.column_file import OTHER_INPUTS, ROWS_KEY, ColumnWriter, FileKind, RowMap
 from runner.backfill.failures import Failure, WorkerDied, WrongOutput
@@ -21,7 +21,7 @@ from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus
 from runner.backfill.open_pass import OpenPass
 from runner.backfill.parts import PartSaver, merged
 from runner.backfill.process import peak_memory
-from runner.backfill.reader import FIRST_CHUNK_ROWS, FragmentRows, ahead, read
+from runner.backfill.reader import FragmentRows, read
 from runner.backfill.settled import settled_keys, to_bytes
 from runner.backfill.work import Failed, FragmentWork, Pass, Progress, SpanDone, TargetColumn, WorkerEvent
 from runner.errors import RowError, RunnerError
@@ -144,12 +144,7 @@ class _FragmentRun:
         return list(dict.fromkeys(key for applier in appliers for key in applier.inputs or ()))
 
     def _read(self, keys: list[str], todo: Offsets) -> Generator[tuple[Offsets, pa.RecordBatch], None, None]:
-        """The input batches, read ahead in a thread; a fragment that is one batch anyway is not worth the thread."""
-        step = self._settings.batch_size
-        if has_blobs(self._opened.dataset.schema, keys):
-            return ahead(read_with_blobs(self._rows, self._opened.dataset, keys, todo, multiple_of=step))
-        batches = read(self._rows, keys, todo, multiple_of=step)
-        return ahead(batches) if len(todo) > FIRST_CHUNK_ROWS else batches
+        return input_batches(self._rows, self._opened.dataset, keys, todo, multiple_of=self._settings.batch_size)
 
     def _counted(self, chunks: Iterable[tuple[Offsets, pa.RecordBatch]]) -> Iterator[tuple[Offsets, pa.RecordBatch]]:
         for offsets, batch in chunks:
@@ -175,7 +170,7 @@ class _FragmentRun:
         if failures and self._settings.policy.then == "fail":
             self._keep_before(failures[0], offsets, results)
             raise self._failure(failures[0], offsets)
-        arrays = [_output(results[column.function_key][0], column.spec.output) for column in self._columns]
+        arrays = [output_of(results[column.function_key][0], column.spec.output) for column in self._columns]
         if writers:
             for writer, array in zip(writers, arrays, strict=True):
                 writer.inner.put(offsets, array)
@@ -205,7 +200,7 @@ class _FragmentRun:
     def _keep_before(self, failure: Failure, offsets: Offsets, results: Results) -> None:
         """Save the rows before the one that ends the job, so that they are not computed again."""
         count = min([failure.row, *(len(array) for array, _ in results.values())])
-        arrays = [_output(results[column.function_key][0], column.spec.output)[:count] for column in self._columns]
+        arrays = [output_of(results[column.function_key][0], column.spec.output)[:count] for column in self._columns]
         self._saver.add(offsets[:count], arrays)
         self._saver.flush()
 
@@ -302,7 +297,7 @@ class _StagedWriter:
     inner: ColumnWriter
 
 
-def _output(values: Any, output: str | None) -> Any:
+def output_of(values: Any, output: str | None) -> Any:
     """The array of one output column, of a struct array where it takes one field of several."""
     if output is None:
         return values

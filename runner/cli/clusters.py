@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from runner.cli import costs
+from runner.cli.cluster_specs import DefinedIn, Source, kuberay, read_or_get
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.definitions import History, Revision, print_defined, print_list, print_one, print_warnings, read_all
 from runner.cli.provision import add_commands, print_provisioned
 
 if TYPE_CHECKING:
     from infra.live import LiveCluster
-    from infra.spec import ClusterSpec, KubeRayClusterSpec
+    from infra.spec import KubeRayClusterSpec
     from runner.connection import Connection
 
 clusters_app = typer.Typer(
@@ -24,6 +26,7 @@ clusters_app = typer.Typer(
     rich_markup_mode=None,
 )
 add_commands(clusters_app)
+clusters_app.command("cost")(costs.cost)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a defined cluster.")]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files, a cluster each.")]
@@ -45,7 +48,7 @@ def list_clusters(database: Database, as_json: AsJson = False, storage_option: S
 def init_project(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; made if it is missing.")] = Path("."),
 ) -> None:
-    """Write a Pulumi project with a cluster for each of the stacks dev, gpu and eks; `pulumi up` makes them."""
+    """Write a Pulumi project with a cluster for each of the stacks dev, gpu and eks, and an example of a price table."""
     with exit_codes():
         from stacks.new import write_project
 
@@ -105,7 +108,7 @@ def diff_cluster(database: Database, name: Name, as_json: AsJson = False, storag
     import dataclasses
 
     with exit_codes():
-        spec = _kuberay(open_database(database, storage_option).get_cluster(name), "can be compared with what runs")
+        spec = kuberay(open_database(database, storage_option).get_cluster(name), "can be compared with what runs")
         live = _find(spec)
         changes = _differences(spec, live) if live else []
         if as_json:
@@ -120,18 +123,19 @@ def diff_cluster(database: Database, name: Name, as_json: AsJson = False, storag
 
 @clusters_app.command("schema")
 def print_schema(
-    backfill: Annotated[bool, typer.Option("--backfill", help="Of a declared backfill's file.")] = False,
+    of: Annotated[Literal["cluster", "backfill", "prices"], typer.Argument(help="Whose file.")] = "cluster",
 ) -> None:
-    """Print the JSON Schema of a cluster's file, for editors and CI."""
-    from infra import backfill_files, files
+    """Print the JSON Schema of a cluster's or a declared backfill's file, or of a price table, for editors and CI."""
+    from infra import backfill_files, files, prices
 
-    typer.echo(json.dumps(backfill_files.json_schema() if backfill else files.json_schema(), indent=2))
+    schemas = {"cluster": files.json_schema, "backfill": backfill_files.json_schema, "prices": prices.json_schema}
+    typer.echo(json.dumps(schemas[of](), indent=2))
 
 
 @clusters_app.command("render")
 def render_cluster(
-    source: Annotated[str, typer.Argument(metavar="FILE_OR_NAME", help="YAML file; with --db, name of a defined cluster.")],
-    database: Annotated[str | None, typer.Option("--db", metavar="DB", help="Database that the name is defined in.")] = None,
+    source: Source,
+    database: DefinedIn = None,
     storage_option: StorageOptions = None,
 ) -> None:
     """Print the Kubernetes resources that a cluster becomes, as YAML."""
@@ -139,29 +143,10 @@ def render_cluster(
     from infra.files import to_yaml
 
     with exit_codes():
-        spec = open_database(database, storage_option).get_cluster(source) if database else _read(source)
-        spec = _kuberay(spec, "becomes resources of Kubernetes")
+        spec = kuberay(read_or_get(source, database, storage_option), "becomes resources of Kubernetes")
         print_warnings("cluster", spec)
         _print_secret_left_out(spec)
         typer.echo("---\n".join(map(to_yaml, resources(spec))), nl=False)
-
-
-def _read(file: str) -> ClusterSpec:
-    from infra.errors import BadSpec
-    from infra.files import read_spec
-
-    if not Path(file).exists():
-        raise BadSpec(f"there is no file {file}; for a cluster that a database defines, name it with --db DB")
-    return read_spec(file)
-
-
-def _kuberay(spec: ClusterSpec, what: str) -> KubeRayClusterSpec:
-    from infra.errors import BadSpec
-    from infra.spec import KubeRayClusterSpec
-
-    if not isinstance(spec, KubeRayClusterSpec):
-        raise BadSpec(f"cluster {spec.name!r} is of kind {spec.kind}; only one of kind kuberay {what}")
-    return spec
 
 
 def _print_secret_left_out(spec: KubeRayClusterSpec) -> None:

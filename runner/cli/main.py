@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runner.cli.checkpoints import checkpoints_app
 from runner.cli.clusters import clusters_app
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import Cluster, Manifest, OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
+from runner.cli.costs import PricesFile
 from runner.cli.diff import diff
+from runner.cli.doctor import doctor
 from runner.cli.eks import eks_token
 from runner.cli.gitops import gitops
 from runner.cli.jobs import jobs_app
 from runner.cli.manifests import manifests_app
 from runner.cli.packages import package, packages_app
+from runner.cli.plans import EstimateCluster, Sample, print_estimate, print_plan
 from runner.cli.policy import policy_app
 from runner.cli.render import Name, Render, Schedule, print_rendered
 from runner.cli.trees import render as render_tree
@@ -43,6 +47,7 @@ app.add_typer(clusters_app, name="clusters")
 app.add_typer(manifests_app, name="manifests")
 app.add_typer(packages_app, name="packages")
 app.add_typer(policy_app, name="policy")
+app.add_typer(checkpoints_app, name="checkpoints")
 
 
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Table in it.")]
@@ -61,6 +66,10 @@ Force = Annotated[bool, typer.Option("--force", help="Compute rows even where th
 OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Compute the rows that the error policy skipped, and no others.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Compute so many rows of each column at most.")]
 NumFragments = Annotated[int | None, typer.Option(metavar="N", help="Fill so many fragments at most.")]
+
+Concurrency = Annotated[int | None, typer.Option(metavar="N", help="Most workers to use.")]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Rows in a call of a batch function.")]
+Timeout = Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest time for one call of the function.")]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -88,12 +97,12 @@ def backfill(
     reuse: Reuse = "match",
     time_to_live: TimeToLive = None,
     detach: Annotated[bool, typer.Option("--detach", help="On a cluster: return once the job is submitted.")] = False,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Most workers to use.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows in a call of a batch function.")] = None,
+    concurrency: Concurrency = None,
+    batch_size: BatchSize = None,
     on_error: Annotated[
         str | None, typer.Option(metavar="POLICY", help="fail, skip, skip:100, skip:1%, retry:N or retry:N,skip.")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest time for one call of the function.")] = None,
+    timeout: Timeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     render: Render = None,
     schedule: Schedule = None,
@@ -116,7 +125,7 @@ def backfill(
             _print_new(opened, missing, as_json)
             return
         if dry_run:
-            _print_plan(opened, columns, function, as_json=as_json, **rows)
+            print_plan(opened.plan(columns, udf=function, **rows), as_json)
             return
         options: dict[str, Any] = {
             "columns": columns, **rows, "commit_every": commit_every, "optimize_indices": optimize_indices,
@@ -162,14 +171,21 @@ def plan(
     only_failed: OnlyFailed = False,
     limit: Limit = None,
     num_fragments: NumFragments = None,
+    sample: Sample = None,
+    cluster: EstimateCluster = "local",
+    prices: PricesFile = None,
+    concurrency: Concurrency = None,
+    batch_size: BatchSize = None,
+    timeout: Timeout = None,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
-    """Show what a backfill would do now. Changes nothing."""
+    """Show what a backfill would do now; with --sample, how long it takes and what it costs. Changes nothing."""
     with exit_codes():
         opened = open_database(database, storage_option).open_table(table)
         options = _which_rows(where, stale, force, only_failed, limit, num_fragments)
-        _print_plan(opened, columns, _function(udf), as_json=as_json, **options)
+        options |= {"udf": _function(udf), "concurrency": concurrency, "batch_size": batch_size, "timeout": timeout}
+        print_estimate(opened, columns, cluster, sample, prices, as_json, **options)
 
 
 @app.command()
@@ -201,6 +217,7 @@ app.command("dashboard")(dashboard)
 app.command("render")(render_tree)
 app.command("diff")(diff)
 app.command("gitops")(gitops)
+app.command("doctor")(doctor)
 
 
 _ROWS = ("where", "stale", "force", "only_failed", "limit", "num_fragments")
@@ -239,15 +256,6 @@ def _submit(table: Table, place: Place, options: dict[str, Any]) -> None:
         job = table.backfill_async(**options)
         context.detach()
     typer.echo(f"submitted job {job.job_id}; `python -m runner jobs attach {table.connection.uri} {job.job_id}` follows it")
-
-
-def _print_plan(table: Table, columns: list[str], function: Any, *, as_json: bool, **options: Any) -> None:
-    made = table.plan(columns, udf=function, **options)
-    if not as_json:
-        typer.echo(made.describe())
-        return
-    hidden = ("works", "staged", "selected", "outdated")
-    typer.echo(json.dumps({key: value for key, value in vars(made).items() if key not in hidden}))
 
 
 def _print_new(table: Table, missing: list[str], as_json: bool) -> None:

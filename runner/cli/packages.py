@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.common import AsJson, Database, DryRun, StorageOptions, age, exit_codes, open_database, print_collected
 
 if TYPE_CHECKING:
     from runner.packages.package import Package
@@ -48,23 +46,20 @@ def package(
 def collect_packages(
     database: Database,
     older_than: Annotated[str, typer.Option(metavar="AGE", help="Not used for so long: 30d, 12h, 45m.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed and remove nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Remove packages that no job has used for a time, and what only they needed."""
     from runner.packages.gc import collect
-    from runner.packages.package import size_text
 
     with exit_codes():
-        removed = collect(open_database(database, storage_option).store, _age(older_than), dry_run)
+        removed = collect(open_database(database, storage_option).store, age(older_than), dry_run)
         if as_json:
             typer.echo(json.dumps([{"path": one.path, "bytes": one.bytes, "used": one.used.isoformat()} for one in removed]))
             return
-        for one in removed:
-            typer.echo(f"{one.path}  {size_text(one.bytes):>9}  {one.used:%Y-%m-%d %H:%M}")
-        did = "would remove" if dry_run else "removed"
-        typer.echo(f"{did} {len(removed)} objects, {size_text(sum(one.bytes for one in removed))}", err=True)
+        lines = [(one.path, f"not used since {one.used:%Y-%m-%d %H:%M}", "") for one in removed]
+        print_collected(lines, "objects", dry_run=dry_run, size=sum(one.bytes for one in removed))
 
 
 def _roots(root: Path | None, site: bool) -> list[Path]:
@@ -92,13 +87,3 @@ def _look(root: Path, include: list[str], exclude: list[str], site: bool) -> tup
     made = of_listing(listing, index)
     index.save()
     return made.listing, made
-
-
-def _age(text: str) -> dt.timedelta:
-    from runner.errors import BadInput
-
-    found = re.fullmatch(r"(\d+)([dhm])", text.strip())
-    if not found:
-        raise BadInput(f"--older-than {text!r} is no age; write 30d, 12h or 45m")
-    unit = {"d": "days", "h": "hours", "m": "minutes"}[found[2]]
-    return dt.timedelta(**{unit: int(found[1])})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
+from runner.cli.common import AsJson, Database, DryRun, StorageOptions, exit_codes, open_database, print_collected
 
 if TYPE_CHECKING:
     from runner.provision.collect import Standing
@@ -106,7 +106,7 @@ def status(
 
 def gc(
     database: Database,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
@@ -121,11 +121,8 @@ def gc(
         if as_json:
             typer.echo(json.dumps([dataclasses.asdict(collected) for collected in found]))
         else:
-            for item in found:
-                done = item.problem or ("would be removed" if dry_run else "removed")
-                typer.echo(f"{item.name} in namespace {item.namespace}: {item.why}: {done}")
-            if not found:
-                typer.echo("nothing to collect")
+            lines = [(f"cluster {item.name} in namespace {item.namespace}", item.why, item.problem) for item in found]
+            print_collected(lines, "clusters", dry_run=dry_run)
         if any(item.problem for item in found):
             raise typer.Exit(1)
 

@@ -321,7 +321,7 @@ def test_by_hand(store: Store, api: Api, namespace: str, tmp_path: Path) -> None
     (standing,) = json.loads(run("status", store.uri, "--json"))
     assert (standing["state"], standing["keep"], standing["seconds_left"], standing["users"]) == ("suspended", True, None, [])
     assert f"provisioned: gpu in namespace {namespace}" in run("list", store.uri)
-    assert run("gc", store.uri) == "nothing to collect\n"
+    assert run("gc", store.uri) == "nothing to remove\n"
     assert f"`python -m runner clusters down {store.uri} gpu` removes it" in run("delete", store.uri, "gpu")
     assert "gpu: removed\n" in run("down", store.uri, "gpu")
     assert "gpu: not provisioned; nothing to remove\n" in run("down", store.uri, "gpu")

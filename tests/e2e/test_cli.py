@@ -99,7 +99,9 @@ def test_dry_run_and_plan_change_nothing(project: Path, table: Table) -> None:
     before = files(project / "db")
     dry = cli_json(project, "backfill", "db", "t", "double", "--dry-run")
     plan = cli_json(project, "plan", "db", "t", "double")
+    estimate = plan.pop("estimate")
     assert dry == plan
+    assert (estimate["seconds"], estimate["sample"]["rows"], estimate["tasks"] > 0) == (None, 0, True)  # nothing was called
     assert (plan["rows"], plan["valid_rows"], plan["total_rows"], plan["fragments"], plan["read_version"]) == (7, 3, 10, 3, 3)
     text = cli(project, "plan", "db", "t", "double", "--where", "x = 9")
     assert text.returncode == 0

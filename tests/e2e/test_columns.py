@@ -233,3 +233,10 @@ def test_batch_size_of_an_arrow_function(inline: Connection, log: Path, batch_si
     assert sum(calls(log)) == 50
     assert max(calls(log)) == min(batch_size, 50)
     assert len(calls(log)) == -(-50 // batch_size)
+
+
+def test_names_that_paths_do_not_take(inline: Connection) -> None:
+    table = make_table(inline, 10, name="größe 1+1")
+    table.add_columns({"a b =%20ü": triple})
+    assert table.backfill("a b =%20ü").rows_done == 10
+    assert values(table, "a b =%20ü") == [3 * x for x in range(10)]

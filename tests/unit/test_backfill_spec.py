@@ -124,5 +124,5 @@ def test_the_schema_takes_what_is_taken_and_knows_every_field(tmp_path: Path) ->
 
 
 def test_the_schema_is_printed() -> None:
-    printed = CliRunner().invoke(app, ["clusters", "schema", "--backfill"]).stdout
+    printed = CliRunner().invoke(app, ["clusters", "schema", "backfill"]).stdout
     assert json.loads(printed) == json_schema()

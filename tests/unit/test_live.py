@@ -13,7 +13,7 @@ from infra import labels
 from infra.changes import Upgrade, with_old_pods
 from infra.errors import InfraError, NotAllowed
 from infra.kube import Kubernetes, run
-from infra.live import LiveCluster, end_old_pods, find, find_all, running_jobs
+from infra.live import LiveCluster, end_old_pods, find, find_all, pod_counts, running_jobs
 from infra.preflight import RIGHTS, check_rights, find_operator
 from infra.readiness import Expected
 from infra.spec import KubeRayClusterSpec, parse_spec
@@ -297,3 +297,15 @@ def test_pods_left_are_added_to_what_the_change_itself_ends() -> None:
     ends = Upgrade(restarted=("cpu",), removed=("a",))
     assert with_old_pods(ends, EXPECTED, pods) == Upgrade(restarted=("cpu", "io"), removed=("a", "gone"))
     assert with_old_pods(Upgrade(restarted=("all",)), EXPECTED, pods).restarted == ("all",)
+
+
+def test_pods_that_have_a_node_are_counted_by_group(fake: FakeKubernetes, tmp_path: Path) -> None:
+    spec = spec_of(kubeconfig=fake.kubeconfig(tmp_path))
+    cluster = running(spec)
+    pods = pods_of(cluster, cpu=3, io=1)
+    for one in pods:
+        one["spec"] = {"nodeName": "node-1"}
+    pods[1]["spec"] = {}  # waits for a node
+    pods[2]["status"]["phase"] = "Failed"
+    fake.add(cluster, *pods)
+    assert pod_counts(spec) == {"head": 1, "cpu": 1, "io": 1}

@@ -25,7 +25,7 @@ def test_a_new_project_is_whole_and_keeps_to_its_policy(tmp_path: Path) -> None:
     names = {path.relative_to(tmp_path / "new").as_posix() for path in written}
     stacks = {f"{kind}{name}.yaml" for kind in ("Pulumi.", "clusters/") for name in ("dev", "gpu", "eks")}
     pack = {"policy.yaml", "policy_pack/PulumiPolicy.yaml", "policy_pack/__main__.py"}
-    rest = {"Pulumi.yaml", "__main__.py", "requirements.txt", ".gitignore", ".github/workflows/clusters.yaml"}
+    rest = {"Pulumi.yaml", "__main__.py", "requirements.txt", ".gitignore", ".github/workflows/clusters.yaml", "prices.yaml"}
     assert names == stacks | pack | rest | {"backfills/words.yaml"}
     project = read_project(tmp_path / "new")
     assert [spec.name for spec in project.declared] == ["dev", "eks", "gpu"]
