@@ -10,6 +10,7 @@ import typer
 
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
+from runner.cli.costs import PricesFile
 
 if TYPE_CHECKING:
     from runner.connection import Connection
@@ -89,15 +90,19 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output. Default: ID.html.")
     ] = None,
+    prices: PricesFile = None,
     storage_option: StorageOptions = None,
 ) -> None:
-    """Write what a backfill did as one HTML file: tasks by worker, throughput, stragglers, errors, memory, phases."""
+    """Write what a backfill did as one HTML file: tasks by worker, throughput, stragglers, errors, memory, phases, cost."""
+    from infra.prices import find_prices
     from runner.errors import BadInput
 
     with exit_codes():
         connection = open_database(database, storage_option)
         record = connection.job(job_id)
-        page = connection.job_report(record.job_id)
+        if prices is not None and record.cluster is None:
+            raise BadInput(f"--prices {prices}: it prices the pods of a cluster, and job {record.job_id} ran on none")
+        page = connection.job_report(record.job_id, find_prices(prices))
         file = output or Path(f"{record.job_id}.html")
         if str(file) == "-":
             typer.echo(page)

@@ -92,9 +92,9 @@ class RemoteJob:
 
     def report(self) -> str:
         """What it did up to some seconds ago, as one HTML file; see `Connection.job_report`."""
-        from runner.watch.report import job_report
+        from runner.connection import Connection
 
-        return job_report(self._store, self.job_id)
+        return Connection(self._store.uri, storage_options=self._store.storage_options).job_report(self.job_id)
 
     def __await__(self) -> Generator[Any, None, BackfillResult]:
         return asyncio.to_thread(self.result).__await__()

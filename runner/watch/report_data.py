@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runner.records import JobRecord
 from runner.watch.history import CUT_OFF, DONE, OUTCOMES, RUNNING, ErrorKind, History
+
+if TYPE_CHECKING:
+    from runner.watch.job_cost import JobCost
 
 MAX_MARKS = 12_000
 """On the timeline: more tasks than these are merged where they lie next to each other on a worker, with the same outcome."""
@@ -22,11 +25,12 @@ BATCH_STEPS = 200
 MIN_CALLS = 1e-6  # fewer in a step are what rounding left of none
 
 
-def report_data(record: JobRecord, history: History | None) -> dict[str, Any]:
+def report_data(record: JobRecord, history: History | None, cost: JobCost | None = None) -> dict[str, Any]:
     """What the page shows of a job.
 
     Args:
         history: None of a job of which nothing was recorded.
+        cost: None where it is not asked for, or the job ran on no cluster that has a price.
     """
     found = history or History(record.started_at)
     tasks = {name: np.asarray(values) for name, values in found.tasks.items()}
@@ -37,6 +41,7 @@ def report_data(record: JobRecord, history: History | None) -> dict[str, Any]:
     return {
         "job": _job(record),
         "notes": _notes(record, history),
+        "cost": cost.to_dict() if cost else None,
         "seconds": found.seconds,
         "began_at": found.began_at,
         "totals": _totals(record, found, tasks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -15,6 +16,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from infra import parse_spec
+from infra.prices import read_prices
 from runner import Connection, Context, udf
 from runner.cli.main import app
 from runner.records import JobRecords
@@ -217,6 +220,24 @@ def test_top_prints_one_frame(inline: Connection, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
     assert "10 of 10" in shown.stdout
     assert "100%" in shown.stdout
+
+
+def test_a_report_has_the_cost_of_a_defined_cluster(inline: Connection, tmp_path: Path) -> None:
+    table = make_table(inline, 10)
+    table.add_columns({"y": udf(lambda x: x, data_type=pa.int64(), input_columns=["x"])})
+    job_id = table.backfill("y").job_id
+    (tmp_path / "prices.yaml").write_text("{source: a test, per_cpu: 3600, per_gib: 0}")
+    assert data_of(inline.job_report(job_id, read_prices(tmp_path / "prices.yaml")))["cost"] is None
+    refused = cli("jobs", "report", inline.uri, job_id, "--prices", "prices.yaml")
+    assert refused.exit_code == 2
+    assert "it prices the pods of a cluster, and job" in refused.stderr
+
+    inline.define_cluster("one", parse_spec({"name": "one", "worker_groups": [{"cpus": 1, "memory": "1Gi"}]}))
+    records = JobRecords(inline.store)
+    records.save(dataclasses.replace(records.get(job_id), cluster="one"))
+    cost = data_of(cli("jobs", "report", inline.uri, job_id, "-o", "-").stdout)["cost"]
+    assert cost["amount"] > 0
+    assert (cost["source"], list(cost["pod_hours"])) == ("a test", ["head", "cpu"])
 
 
 def test_a_job_under_way_has_a_report(inline: Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ function bytes(n) {
     if (n >= size) return `${+(n / size).toPrecision(3)} ${unit}`;
   return `${Math.round(n)} B`;
 }
+function money(n) { return n >= 0.1 || n === 0 ? n.toFixed(2) : `${+n.toPrecision(2)}`; }
 function duration(s) {
   if (s === 0) return "0 s";
   if (s < 0.001) return `${+(s * 1e6).toPrecision(2)} µs`;
@@ -103,6 +104,7 @@ function showCards() {
     ["input read", bytes(t.bytes_read)],
     ["written", bytes(t.bytes_written)],
     ["peak of a worker", bytes(t.memory)],
+    data.cost && data.cost.amount !== null ? ["cost at least", `${money(data.cost.amount)} ${data.cost.currency}`] : null,
   ];
   for (const card of cards) {
     if (!card) continue;
@@ -131,6 +133,11 @@ function showPhases() {
   if (!names.length) at("phases").append(el("p", "hint", "None are recorded."));
 }
 
+function costWords(cost) {
+  if (cost.amount === null) return `unknown: ${cost.problem}`;
+  const hours = Object.entries(cost.pod_hours).map(([group, n]) => `${+n.toPrecision(3)} pod hours of ${group}`);
+  return `${money(cost.amount)} ${cost.currency} at least: ${hours.join(", ")} (prices: ${cost.source})`;
+}
 function showTables() {
   const median = data.totals.task_seconds;
   at("stragglers-hint").textContent = data.stragglers.length
@@ -157,7 +164,7 @@ function showTables() {
   const job = data.job;
   const rows = [["functions", job.functions.join(", ")], ["versions", job.versions.join(", ")], ["ran on", job.executor],
     ["cluster", job.cluster], ["manifest", job.manifest], ["read version", job.read_version === null ? "" : `${job.read_version}`],
-    ["options", Object.keys(job.options).length ? JSON.stringify(job.options) : ""], ["ended", job.ended_at]];
+    ["options", Object.keys(job.options).length ? JSON.stringify(job.options) : ""], ["ended", job.ended_at], ["cost", data.cost ? costWords(data.cost) : ""]];
   table("job", [], rows.filter(([, value]) => value), "");
 }
 
