@@ -30,7 +30,7 @@ class Workers:
     Attributes:
         count: how many at most.
         where: what they are, in words.
-        at_start: how many are up when the job begins, which is what the driver cuts its tasks for.
+        at_start: how many are up when the job begins, which is what the driver splits large fragments for.
         pods: of a cluster, by group; all that the workers need, and the head.
         gpus: that are reserved meanwhile.
         start_seconds: until they serve, and until they are gone again.
@@ -138,7 +138,7 @@ def compute_seconds(
     row = statistics.fmean(max(sample.row_seconds, sample.row_cpu_seconds / cpus if cpus else 0.0) for sample in samples)
     fragment = statistics.fmean(sample.work_seconds for sample in samples)
     busy = [0.0] * workers.count
-    for task in tasks(works, workers.at_start):
+    for task in tasks(works, workers.at_start, workers.count):
         seconds = workers.task_seconds + sum(work.rows * row + fragment for work in task)
         heapq.heappushpop(busy, busy[0] + seconds)
     limited = sum(work.rows for work in works) / rate_limit if rate_limit else 0.0

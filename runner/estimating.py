@@ -153,7 +153,7 @@ def workers_of_cluster(spec: KubeRayClusterSpec, shape: Shape, works: Sequence[F
             "lower num_cpus, num_gpus or memory, or add a group to the cluster"
         )
     at_start = max(sum(count * bounds[name][0] for name, count in fitting.items()), 1)
-    count = left = max(min(room, concurrency or room, len(tasks(works, at_start))), 1)
+    count = left = max(min(room, concurrency or room, len(tasks(works, at_start, room))), 1)
     pods = {name: least for name, (least, _) in bounds.items()}
     for name in sorted(fitting, key=lambda name: groups[name].gpus > 0):
         if fitting[name] and left > 0:
@@ -232,7 +232,7 @@ def _made(
     *,
     cpus: float | None,
 ) -> Estimate:
-    count = len(tasks(plan.works, workers.at_start))
+    count = len(tasks(plan.works, workers.at_start, workers.count))
     if not samples:
         return Estimate(plan, workers, count, plan_seconds=plan_seconds)
     limits = [column.spec.rate_limit for one in passes for column in one.columns if column.spec.rate_limit]

@@ -91,7 +91,7 @@ class Driver:
         self._finished = finished
         self._watcher = watcher
         self._staged = list(plan.staged)
-        self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism))
+        self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism, executor.growth))
         self._running: set[Task] = set()
         self._losses = Losses()
         self._stragglers = Stragglers(sum(work.rows for work in plan.works))

@@ -14,6 +14,9 @@ from runner.backfill.process import Place, here
 from runner.backfill.work import FragmentWork, Pass, WorkerEvent
 from runner.watch import settings
 
+GROWN_WORKERS = 32
+"""That a cluster of unknown bounds is taken to grow to: an autoscaler adds nodes only for tasks that wait."""
+
 
 @dataclass(eq=False)
 class Task:
@@ -59,6 +62,10 @@ class Executor(Protocol):
     def parallelism(self) -> int:
         """How many tasks can run at once now."""
 
+    @property
+    def growth(self) -> int:
+        """How many could run at once once workers have joined; no less than `parallelism`."""
+
     def submit(self, task: Task, waiting: int) -> bool:
         """Start a task; False where no worker is free. `waiting` tasks are there in all, for a pool that can grow."""
 
@@ -75,7 +82,7 @@ class Executor(Protocol):
 class InlineExecutor:
     """Runs each task in the calling thread: for a debugger, for tests, and where Ray's start costs more than the work."""
 
-    parallelism = 1
+    parallelism = growth = 1
 
     def __init__(self, settings: Pass) -> None:
         from runner.backfill.worker import Worker
@@ -136,6 +143,11 @@ class RayExecutor:
     def parallelism(self) -> int:
         room = max(self._pool.capacity(), 1)
         return min(room, self._concurrency) if self._concurrency else room
+
+    @property
+    def growth(self) -> int:
+        most = self.parallelism if self._pool.is_fixed else max(self.parallelism, GROWN_WORKERS)
+        return min(most, self._concurrency) if self._concurrency else most
 
     def submit(self, task: Task, waiting: int) -> bool:
         if self._concurrency and len(self._running) >= self._concurrency:

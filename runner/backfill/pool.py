@@ -67,7 +67,7 @@ class ActorPool:
         self.shape = shape
         self._setup = setup
         self._users = 0
-        self._fixed = fixed
+        self.is_fixed = fixed
         self._lock = threading.Lock()
         self._idle: collections.deque[Any] = collections.deque()
         self._starting: dict[Any, Any] = {}
@@ -109,7 +109,7 @@ class ActorPool:
             BadInput: not one fits, on a cluster that cannot grow.
         """
         capacity = self.capacity()
-        if not capacity and self._fixed:
+        if not capacity and self.is_fixed:
             raise BadInput(
                 f"no worker can be placed: one asks for {self.shape}, and no node here has that; lower num_cpus, num_gpus or memory"
             )
@@ -121,7 +121,7 @@ class ActorPool:
                 other.release_idle()
         with self._lock:
             running = len(self._idle) + len(self._busy)
-            limit = capacity if self._fixed else max(capacity, running) + max(2, running)
+            limit = capacity if self.is_fixed else max(capacity, running) + max(2, running)
             more = min(wanted, limit) - running - len(self._starting)
             avoided = self._avoided() if more > 0 else []
             for _ in range(more):
@@ -211,7 +211,7 @@ class ActorPool:
 
     def stop_waiting(self) -> None:
         """Withdraw the demand for actors that are not up yet, unless they fit and are only slow to start."""
-        if not self._fixed:
+        if not self.is_fixed:
             with self._lock:
                 starting, self._starting = self._starting, {}
             self._kill(starting.values())

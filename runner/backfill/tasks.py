@@ -16,10 +16,14 @@ PIECES_PER_WORKER = 4  # of a split fragment; `stragglers` cuts them smaller whe
 IMBALANCE = 1.15  # a schedule of whole fragments this much longer than the ideal is worth splitting fragments for
 
 
-def tasks(works: Sequence[FragmentWork], workers: int) -> list[tuple[FragmentWork, ...]]:
+def tasks(works: Sequence[FragmentWork], workers: int, later: int = 0) -> list[tuple[FragmentWork, ...]]:
     """Bundle small works and split large ones, largest task first.
 
     A split work comes back as several with a `span` each; its parts are joined when all of them are done.
+
+    Args:
+        workers: there are now.
+        later: there may come to be. Bundles leave work for them, for a bundle is not cut later; single works are, by `stragglers`.
     """
     total = sum(work.rows for work in works)
     ideal = max(total / max(workers, 1), 1)
@@ -27,7 +31,7 @@ def tasks(works: Sequence[FragmentWork], workers: int) -> list[tuple[FragmentWor
     pieces = _split(works, ideal) if is_uneven else list(works)
     bundles: list[tuple[FragmentWork, ...]] = []
     bundle: list[FragmentWork] = []
-    sizes = _sizes(total, max(workers, 1))
+    sizes = _sizes(total, max(workers, later, 1))
     rows, target = 0, next(sizes, 0.0)
     for work in sorted(pieces, key=lambda work: -work.rows):
         if bundle and rows + work.rows > target:

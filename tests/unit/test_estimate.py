@@ -73,9 +73,9 @@ def test_pods_with_gpus_are_for_those_who_need_them() -> None:
     assert (halves.count, halves.pods, halves.gpus) == (5, {"head": 1, "gpu": 1, "cpu": 1}, 4)
 
 
-def test_tasks_are_cut_for_the_workers_that_are_up_when_the_job_begins() -> None:
-    """64 fragments and room for 16: the driver that finds none bundles them in fewer tasks than that, the one that finds 8 not."""
-    assert workers(Shape(num_gpus=0.5)).count == 14
+def test_a_cluster_that_starts_with_no_worker_is_used_to_its_bounds() -> None:
+    """64 fragments and room for 16: the driver leaves tasks for those that join later."""
+    assert workers(Shape(num_gpus=0.5)).count == 16
     kept = [{**CLUSTER["worker_groups"][0], "min_replicas": 1}]
     assert workers(Shape(num_gpus=0.5), worker_groups=kept).count == 16
 

@@ -57,6 +57,16 @@ def test_a_thousand_small_fragments_become_a_few_tasks_smaller_and_smaller() -> 
     assert busiest(planned, 4) <= 1.15 * 25_000
 
 
+def test_bundles_leave_work_for_workers_that_come_later() -> None:
+    given = works(*[100] * 1000)
+    planned = tasks(given, 1, 20)
+    assert every_row_once(planned, given)
+    assert len(planned) > 100
+    assert rows_of(planned[0]) <= 100_000 / 20 / 2
+    assert busiest(planned, 20) <= 1.15 * 100_000 / 20
+    assert all(work.span is None for task in planned for work in task)
+
+
 def test_one_huge_fragment_uses_every_worker() -> None:
     given = works(100_000)
     planned = tasks(given, 8)

@@ -98,7 +98,7 @@ def staged(each: FragmentWork, path: str) -> StagedFragment:
 class Scripted:
     """An executor of two workers; the test says what happens on them."""
 
-    parallelism = 2
+    parallelism = growth = 2
 
     def __init__(self, script: list[tuple[bool, int, list[Event]]]) -> None:
         self.script = deque(script)
@@ -238,7 +238,7 @@ class Simulated:
 
     def __init__(self, seconds_per_row: list[float]) -> None:
         self.clock = Clock()
-        self.parallelism = len(seconds_per_row)
+        self.parallelism = self.growth = len(seconds_per_row)
         self.seconds_per_row = seconds_per_row
         self.ends: dict[int, tuple[float, Task]] = {}
         self.busy_until = [0.0] * len(seconds_per_row)
