@@ -17,6 +17,7 @@ from runner.table import Table
 
 if TYPE_CHECKING:
     from infra.policy import Policy
+    from infra.prices import PriceTable
     from infra.spec import ClusterSpec
     from runner.manifests.manifest import Manifest
 
@@ -316,6 +317,12 @@ class Connection:
     def job(self, job_id: str) -> JobRecord:
         """One backfill by its id or the beginning of it."""
         return JobRecords(self.store).get(job_id)
+
+    def job_report(self, job_id: str, prices: PriceTable | None = None) -> str:
+        """What a backfill did, as one HTML file that needs no network; see `runner.watch.report.job_report`."""
+        from runner.watch.report import job_report
+
+        return job_report(self, job_id, prices)
 
     def __repr__(self) -> str:
         return f"Connection({self.uri!r})"

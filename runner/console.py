@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from runner.watch import logs, settings
 
 if TYPE_CHECKING:
     from runner.backfill.driver import Meter
+    from runner.jobs import Handle
 
 LIVE_SECONDS = 0.2
 LOG_SECONDS = 5.0
@@ -22,17 +25,17 @@ _BEGINNINGS = {
 }
 
 
-def say(text: str) -> None:
-    """One line for the person who started this."""
-    print(f"runner: {text}", file=sys.stderr, flush=True)
+def say(text: str, **fields: Any) -> None:
+    """One line for the person who started this; as JSON, where that is asked for, with more fields for programs."""
+    print(logs.line(text, **fields) if settings.logs_json() else f"runner: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def following(title: str, progress: Callable[[], Meter]) -> Iterator[None]:
+def following(title: str, job: Handle) -> Iterator[None]:
     """Show a job's progress while the block runs."""
     ended = threading.Event()
-    show = _show_live if sys.stderr.isatty() else _show_lines
-    thread = threading.Thread(target=show, args=(title, progress, ended), name="runner-console", daemon=True)
+    show = _show_live if sys.stderr.isatty() and not settings.logs_json() else _show_lines
+    thread = threading.Thread(target=show, args=(title, job, ended), name="runner-console", daemon=True)
     thread.start()
     try:
         yield
@@ -55,26 +58,28 @@ def describe(meter: Meter) -> str:
     percent = 100 * (meter.rows_done + meter.rows_failed) / max(meter.rows_total, 1)
     parts = [f"{meter.rows_done:,} of {meter.rows_total:,} rows ({percent:.0f}%)", f"{rate:,.0f} rows/s"]
     if rate > 0 and left > 0:
-        parts.append(f"{_duration(left / rate)} left")
+        parts.append(f"{duration(left / rate)} left")
     parts.append(f"{meter.workers} worker{'s' * (meter.workers != 1)}")
     if meter.rows_failed:
         parts.append(f"{meter.rows_failed:,} failed")
     return ", ".join(parts)
 
 
-def _show_lines(title: str, progress: Callable[[], Meter], ended: threading.Event) -> None:
+def _show_lines(title: str, job: Handle, ended: threading.Event) -> None:
     while not ended.wait(LOG_SECONDS):
-        say(f"{title}: {describe(progress())}")
+        meter = job.progress()
+        names = ("phase", "rows_done", "rows_failed", "rows_total", "workers")
+        say(f"{title}: {describe(meter)}", job_id=job.job_id, **{name: getattr(meter, name) for name in names})
 
 
-def _show_live(title: str, progress: Callable[[], Meter], ended: threading.Event) -> None:
+def _show_live(title: str, job: Handle, ended: threading.Event) -> None:
     from rich.console import Console
     from rich.live import Live
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
     def render() -> Table:
-        meter = progress()
+        meter = job.progress()
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(meter.rows_total, 1), completed=meter.rows_done + meter.rows_failed, width=24)
         grid.add_row(title, bar, describe(meter))
@@ -87,7 +92,8 @@ def _show_live(title: str, progress: Callable[[], Meter], ended: threading.Event
             live.update(render(), refresh=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In the largest unit that leaves a number of two digits or so."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -27,6 +27,7 @@ from runner.read_tags import ReadTags
 from runner.records import JobRecord, JobRecords, new_job_id, now, user
 from runner.result import BackfillResult
 from runner.targets import Request
+from runner.watch.job_watch import JobWatch
 
 if TYPE_CHECKING:
     from runner.local_context import LocalContext
@@ -61,6 +62,9 @@ class Handle(Protocol):
     def cancel(self) -> None:
         """Have it stop; finished work is kept."""
 
+    def report(self) -> str:
+        """What it did up to some seconds ago, as one HTML file."""
+
     def __await__(self) -> Generator[Any, None, BackfillResult]: ...
 
 
@@ -73,6 +77,7 @@ class Job:
 
     def __init__(self, table: Table, request: Request, context: LocalContext | None, *, submitted: JobRecord | None = None) -> None:
         self.job_id = submitted.job_id if submitted else new_job_id()
+        self._table = table
         self._meter = Meter()
         self._cancelled = threading.Event()
         self._future: concurrent.futures.Future[BackfillResult] = concurrent.futures.Future()
@@ -123,6 +128,10 @@ class Job:
         """Stop within a second. Finished work is kept, and the next backfill of the column takes it up."""
         self._cancelled.set()
 
+    def report(self) -> str:
+        """What it did up to some seconds ago, as one HTML file; see `Connection.job_report`."""
+        return self._table.connection.job_report(self.job_id)
+
     def __await__(self) -> Generator[Any, None, BackfillResult]:
         return asyncio.wrap_future(self._future).__await__()
 
@@ -154,7 +163,8 @@ class _Run:
         self._record = record
         self._records = JobRecords(self._store)
         self._errors: tuple[RowError, ...] = ()
-        self._phases = Phases(meter)
+        self._watch = JobWatch(job_id, table.name, request.columns)
+        self._phases = Phases(meter, self._watch.recorder)
         self._executor = "none"
         self._outcome = Outcome()
         self._index_notes: list[str] = []
@@ -246,8 +256,8 @@ class _Run:
                 self._executor = context.kind
                 shape = Shape.of(column.spec for column in settings.columns)
                 executor = context.executor(settings, shape, self._request.concurrency)
-            with self._phases.timed("compute"):
-                return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished).run()
+            with self._phases.timed("compute"), self._watch.metrics.on(context):
+                return Driver(plan, executor, self._meter, settings.policy, self._cancelled, finished, self._watch.recorder).run()
 
     @contextmanager
     def _executing_context(self) -> Iterator[LocalContext]:
@@ -308,6 +318,7 @@ class _Run:
             while not ended.wait(HEARTBEAT_SECONDS):
                 with suppress(RunnerError):
                     self._save(record)
+                    self._watch.beat(self._records, self._meter)
                     if self._records.is_cancel_asked(self._job_id):
                         self._cancelled.set()
 
@@ -329,7 +340,10 @@ class _Run:
             record.ended_at = now()
             with suppress(RunnerError):  # a full disk must not hide what ended the job
                 self._records.save_errors(self._job_id, self._errors)
+                self._watch.keep(self._records)
+            with suppress(RunnerError):
                 self._save(record)
+            self._watch.tell_end(record)
 
     def _save(self, record: JobRecord) -> None:
         """The record with how far the job is."""

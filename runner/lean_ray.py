@@ -23,8 +23,12 @@ _DASHBOARD_MODULES = "ray.dashboard.optional_deps"  # where importing it fails, 
 
 
 @contextmanager
-def lean() -> Iterator[None]:
-    """Within the block, ``ray.init`` starts what runs actors and shows their output, and nothing else."""
+def lean(*, metrics: bool = False) -> Iterator[None]:
+    """Within the block, ``ray.init`` starts what runs actors and shows their output, and nothing else.
+
+    Args:
+        metrics: start what exports them too.
+    """
     import ray
     import ray._private.parameter as parameter
     import ray._private.services as services
@@ -38,7 +42,7 @@ def lean() -> Iterator[None]:
         undo.append((owner, name, getattr(owner, name)))
         setattr(owner, name, make(getattr(owner, name)))
 
-    hide = _DASHBOARD_MODULES not in sys.modules
+    hide = not metrics and _DASHBOARD_MODULES not in sys.modules
     try:
         replace(parameter, "RayParams", _without_monitor)
         replace(services, "start_api_server", _without_dashboard)

@@ -14,6 +14,7 @@ from runner.context import Context
 from runner.environments.environment import Environment
 from runner.errors import BadInput, RunnerError, WorkerLost
 from runner.jobs import Job
+from runner.watch import settings
 
 if TYPE_CHECKING:
     from runner.backfill.sample import Sample
@@ -83,6 +84,12 @@ class LocalContext(Context):
                 self._start_workers()
         self.is_open = True
         return self
+
+    @property
+    def exports_metrics(self) -> bool:
+        """Whether the Ray here exports metrics: one that was there before, unless it is said otherwise."""
+        asked = settings.metrics()
+        return self._origin != "started" if asked is None else asked
 
     def close(self, failure: BaseException | None = None) -> None:
         """Wait for the jobs started inside, stop the workers, and stop Ray where this context started it."""

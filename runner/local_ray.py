@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner import console
 from runner.errors import BadInput, RunnerError
 from runner.lean_ray import lean
+from runner.watch import settings
 
 if TYPE_CHECKING:
     from runner.backfill.pool import Shape
@@ -31,7 +32,7 @@ def join_or_start(ray_init_kwargs: Mapping[str, Any]) -> Origin:
         ray_init_kwargs: for a new one.
 
     Raises:
-        BadInput: Ray does not take them.
+        BadInput: Ray does not take them; INFILL_METRICS is neither 0 nor 1.
         RunnerError: no Ray at RAY_ADDRESS, or not one for this client.
     """
     import ray
@@ -44,16 +45,17 @@ def join_or_start(ray_init_kwargs: Mapping[str, Any]) -> Origin:
     with _handlers_kept(), _quiet_forks():
         if os.environ.get("RAY_ADDRESS"):
             try:
-                ray.init(logging_level=logging.ERROR)
+                ray.init(logging_level=logging.ERROR, log_to_driver=not settings.logs_json())
             except (ConnectionError, RuntimeError) as exc:  # the latter of another Ray or Python version there
                 raise RunnerError(
                     f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']!r}, and no Ray there lets us in: {exc}. Unset it to run on this "
                     "machine; where that Ray asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
                 ) from exc
             return "joined"
-        options = {"include_dashboard": False, "logging_level": logging.ERROR, **wanted}
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": not settings.logs_json()}  # Ray puts words before workers' lines
+        options = {"include_dashboard": False, **quiet, **wanted}
         try:
-            with nullcontext() if options["include_dashboard"] else lean():
+            with nullcontext() if options["include_dashboard"] else lean(metrics=settings.metrics() is True):
                 ray.init(address="local", **options)
         except (TypeError, RuntimeError, ValueError) as exc:
             if not wanted:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runner.backfill.driver import Meter
+    from runner.watch.recorder import Recorder
 
 
 class Phases:
@@ -17,8 +18,9 @@ class Phases:
     A phase may come again, where a job plans anew: its times add up.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, recorder: Recorder) -> None:
         self._meter = meter
+        self._recorder = recorder
         self._ended: dict[str, float] = {}
         self._running = ("", 0.0)
 
@@ -29,7 +31,8 @@ class Phases:
         began = time.monotonic()
         self._running = (phase, began)
         try:
-            yield
+            with self._recorder.phase(phase):
+                yield
         finally:
             self._running = ("", 0.0)
             self._ended[phase] = self._ended.get(phase, 0.0) + time.monotonic() - began

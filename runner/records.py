@@ -1,7 +1,7 @@
 """What is kept of every job beside the data: ``_runner/jobs/<id>.json`` and, of some, more beside it.
 
 ``<id>.errors.json``: rows that failed. ``<id>.request.json``: what a driver on a cluster is to do. ``<id>.cancel``: somebody asks
-it to stop. ``<id>.log``: what the driver said.
+it to stop. ``<id>.log``: what the driver said. ``<id>.tasks.arrow``: what each task did; see `runner.watch.history`.
 """
 
 from __future__ import annotations
@@ -185,6 +185,13 @@ class JobRecords:
     def log(self, job_id: str) -> str:
         """What the driver of a job said; empty where it ran in its client."""
         return (self._store.get(_path(job_id, ".log")) or b"").decode()
+
+    def save_history(self, job_id: str, data: bytes) -> None:
+        self._store.put(_path(job_id, ".tasks.arrow"), data)
+
+    def history(self, job_id: str) -> bytes | None:
+        """What `runner.watch.history.History` was kept as; None of a job that ended within seconds of a crash."""
+        return self._store.get(_path(job_id, ".tasks.arrow"))
 
     def save_errors(self, job_id: str, errors: Sequence[RowError]) -> None:
         if errors:

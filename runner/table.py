@@ -231,7 +231,7 @@ class Table:
         job = self._job(request, current_context())
         if not progress:
             return job.run_here()
-        with console.following(", ".join(request.columns), job.progress):
+        with console.following(", ".join(request.columns), job):
             return job.run_here()
 
     def backfill_async(

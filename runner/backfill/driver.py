@@ -18,6 +18,7 @@ from runner.backfill.skip_limit import SkipLimit
 from runner.backfill.stragglers import Stragglers
 from runner.backfill.tasks import tasks
 from runner.backfill.twins import Twins, finishes
+from runner.backfill.watcher import Watcher
 from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
 from runner.errors import BackfillFailed, JobCancelled, RowError
 
@@ -81,18 +82,20 @@ class Driver:
         meter: Meter,
         policy: ErrorPolicy,
         cancelled: threading.Event,
-        finished: Callable[[StagedFragment], None] = lambda fragment: None,
+        finished: Callable[[StagedFragment], None],
+        watcher: Watcher,
     ) -> None:
         self._executor = executor
         self._meter = meter
         self._cancelled = cancelled
         self._finished = finished
+        self._watcher = watcher
         self._staged = list(plan.staged)
         self._queue = collections.deque(Task(works) for works in tasks(plan.works, executor.parallelism, executor.growth))
         self._running: set[Task] = set()
         self._losses = Losses()
         self._stragglers = Stragglers(sum(work.rows for work in plan.works))
-        self._twins = Twins(executor)
+        self._twins = Twins(executor, watcher)
         self._skipped = SkipLimit(policy, plan)
         self._splits = self._find_splits(work for task in self._queue for work in task.works)
 
@@ -112,6 +115,7 @@ class Driver:
                     raise JobCancelled("the job was cancelled; finished work is kept and the next backfill takes it up")
                 self._dispatch()
                 for task, event in self._executor.events(WAIT_SECONDS):
+                    self._watcher.saw(task, event)
                     if task.twin_of is None:
                         self._handle(task, event)
                     else:
@@ -119,6 +123,7 @@ class Driver:
             return self._staged
         finally:
             self._executor.close()
+            self._watcher.closed()
 
     def _dispatch(self) -> None:
         while self._queue:
@@ -128,6 +133,7 @@ class Driver:
             task = self._queue.popleft()
             self._running.add(task)
             self._stragglers.started(task)
+            self._watcher.began(task, len(self._queue))
         if not self._queue:
             slow = self._stragglers.slowest(task for task in self._running if not self._twins.has_had(task))
             if slow is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runner.backfill.pool import ActorPool
+from runner.backfill.process import Place, here
 from runner.backfill.work import FragmentWork, Pass, WorkerEvent
+from runner.watch import settings
 
 GROWN_WORKERS = 32
 """That a cluster of unknown bounds is taken to grow to: an autoscaler adds nodes only for tasks that wait."""
@@ -20,14 +23,18 @@ class Task:
     """Works that go to one worker together, and those of them it has not finished; told apart by identity.
 
     Attributes:
+        place: where it runs, once it does.
         told, told_failed: values, and failed values, that the worker has told of for the work it is at.
         twin_of: the task of a slow worker that this one does once more.
+        number: in logs; no other task of this process has it.
     """
 
     works: tuple[FragmentWork, ...]
+    place: Place | None = None
     told: int = 0
     told_failed: int = 0
     twin_of: Task | None = None
+    number: int = field(default_factory=itertools.count(1).__next__)
 
     def __post_init__(self) -> None:
         self.unfinished = list(self.works)
@@ -87,6 +94,7 @@ class InlineExecutor:
     def submit(self, task: Task, waiting: int) -> bool:
         if self._running is not None:
             return False
+        task.place = here()
         self._running = task, self._worker.run(self._settings, task.works)
         return True
 
@@ -148,9 +156,17 @@ class RayExecutor:
         if actor is None:
             self._grow(waiting)
             return False
-        stream = actor.run.options(num_returns="streaming").remote(self._settings, task.works)
+        task.place = self._pool.place(actor)
+        stream = actor.run.options(num_returns="streaming").remote(self._settings, task.works, self._labels(task))
         self._running[stream] = actor, task
         return True
+
+    def _labels(self, task: Task) -> dict[str, Any] | None:
+        """What the worker's log lines are to tell, where they are to be JSON."""
+        if not settings.logs_json():
+            return None
+        fragments = [work.fragment_id for work in task.works]
+        return {"job_id": self._settings.job_id.partition("/")[0], "task": task.number, "fragments": fragments}
 
     def _grow(self, waiting: int) -> None:
         if time.monotonic() - self._grown_at > 0.5:

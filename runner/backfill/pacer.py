@@ -18,6 +18,7 @@ class Pacer:
         self._fixed = fixed
         self._rows = fixed or 1
         self._most: int | None = None
+        self._calls, self._seconds = 0, 0.0
 
     def steps(self, rows: int) -> Iterator[tuple[int, int]]:
         """Cut so many rows into calls, each sized by how long the calls told of by then took."""
@@ -29,10 +30,18 @@ class Pacer:
 
     def took(self, rows: int, seconds: float) -> None:
         """Tell how long a call took."""
+        self._calls += 1
+        self._seconds += seconds
         if self._fixed is None:
             fitting = int(CALL_SECONDS * rows / max(seconds, 1e-6))
             most = GROWTH * rows if rows == self._rows else self._rows
             self._rows = max(1, min(fitting, most))
+
+    def told(self) -> tuple[int, float]:
+        """How many calls were told of since this was last asked, and their seconds."""
+        told = self._calls, self._seconds
+        self._calls, self._seconds = 0, 0.0
+        return told
 
     def at_most(self, rows: int | None) -> None:
         """From now on no call of more rows, None for as many as otherwise: more did not fit in memory."""

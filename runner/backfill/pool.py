@@ -14,6 +14,7 @@ from runner.backfill import ray_worker
 from runner.errors import BadInput, EnvironmentFailed, WorkerLost
 
 if TYPE_CHECKING:
+    from runner.backfill.process import Place
     from runner.environments.worker_setup import WorkerSetup
     from runner.shipping import FunctionSpec
 
@@ -71,6 +72,7 @@ class ActorPool:
         self._idle: collections.deque[Any] = collections.deque()
         self._starting: dict[Any, Any] = {}
         self._busy: set[Any] = set()
+        self._places: dict[Any, Place] = {}
         self._failed_starts = 0
         self._is_waiting = False
         ActorPool._all.add(self)
@@ -149,7 +151,7 @@ class ActorPool:
         if actor is None:
             return
         try:
-            ray.get(ref)
+            place = ray.get(ref)
         except ray.exceptions.RuntimeEnvSetupError as exc:
             raise EnvironmentFailed(
                 f"workers cannot be given their environment: {_installer_says(str(exc))}; mend the manifest, or the "
@@ -164,6 +166,7 @@ class ActorPool:
             return
         self._failed_starts = 0
         with self._lock:
+            self._places[actor] = place
             self._idle.append(actor)
 
     def wait_until_up(self) -> None:
@@ -188,6 +191,10 @@ class ActorPool:
             self._busy.add(actor)
             return actor
 
+    def place(self, actor: Any) -> Place | None:
+        """Where an actor that is up runs."""
+        return self._places.get(actor)
+
     def give_back(self, actor: Any) -> None:
         with self._lock:
             self._busy.discard(actor)
@@ -199,6 +206,7 @@ class ActorPool:
 
         with self._lock:
             self._busy.discard(actor)
+            self._places.pop(actor, None)
         ray.kill(actor)
 
     def stop_waiting(self) -> None:
@@ -214,6 +222,7 @@ class ActorPool:
             self._idle.clear()
             self._busy.clear()
             self._starting.clear()
+            self._places.clear()
         self._kill(actors)
 
     def release_idle(self) -> None:
@@ -224,6 +233,7 @@ class ActorPool:
             actors = [*self._idle, *self._starting.values()]
             self._idle.clear()
             self._starting.clear()
+            self._places.clear()
         self._kill(actors)
 
     @staticmethod

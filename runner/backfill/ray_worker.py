@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runner.backfill.process import Place
     from runner.backfill.sample import Sample
     from runner.backfill.work import FragmentWork, Pass, WorkerEvent
 
@@ -45,14 +46,26 @@ class RayWorker:
         keep_freed_memory()
         self._worker = Worker()
 
-    def ready(self) -> bool:
-        """True once the process is up and has imported what it needs."""
+    def ready(self) -> Place:
+        """Where it runs, once the process is up and has imported what it needs."""
         import lance  # noqa: F401
 
-        return True
+        from runner.backfill.process import here
 
-    def run(self, settings: Pass, works: Sequence[FragmentWork]) -> Iterator[list[WorkerEvent]]:
-        """The events, several at a time: each message costs the driver a millisecond."""
+        return here()
+
+    def run(
+        self, settings: Pass, works: Sequence[FragmentWork], labels: dict[str, Any] | None = None
+    ) -> Iterator[list[WorkerEvent]]:
+        """The events, several at a time: each message costs the driver a millisecond.
+
+        Args:
+            labels: what log lines are to tell besides; None where they are not to be JSON.
+        """
+        if labels is not None:
+            from runner.watch.logs import begin_task
+
+            begin_task(labels)
         batch: list[WorkerEvent] = []
         sent = time.monotonic()
         for event in self._worker.run(settings, works):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from runner.backfill.checkpoint import StagedFragment
 from runner.backfill.executors import Event, Executor, Task, TaskDone
+from runner.backfill.watcher import Watcher
 from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
 
 
@@ -21,8 +22,9 @@ class _Twin:
 class Twins:
     """Keeps apart what twins tell until one is done before the task that it repeats."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, watcher: Watcher) -> None:
         self._executor = executor
+        self._watcher = watcher
         self._of: dict[Task, _Twin] = {}
         self._had: set[Task] = set()
 
@@ -40,12 +42,13 @@ class Twins:
         if self._executor.submit(twin, 0):
             self._of[task] = _Twin(twin)
             self._had.add(task)
+            self._watcher.began(twin, 0)
 
     def end(self, task: Task) -> None:
         """End the twin of a task that is done, or whose worker died."""
         twin = self._of.pop(task, None)
         if twin is not None:
-            self._executor.abandon(twin.task)
+            self._abandon(twin.task)
 
     def hear(self, twin: Task, event: Event) -> list[Event] | None:
         """Take what a twin tells. Where it is done, and so before its task, the events of works that the task has not finished."""
@@ -53,7 +56,7 @@ class Twins:
         assert task is not None
         if isinstance(event, TaskDone):
             told = self._of.pop(task).told
-            self._executor.abandon(task)
+            self._abandon(task)
             return _of_unfinished(told, task)
         if isinstance(event, (StagedFragment, SpanDone, Progress)):
             self._of[task].told.append(event)
@@ -62,6 +65,10 @@ class Twins:
         else:
             del self._of[task]
         return None
+
+    def _abandon(self, task: Task) -> None:
+        self._executor.abandon(task)
+        self._watcher.abandoned(task)
 
 
 def _of_unfinished(told: list[Event], task: Task) -> list[Event]:

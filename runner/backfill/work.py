@@ -126,6 +126,9 @@ class Progress:
 
     Attributes:
         errors: the first of those that failed.
+        kinds: how many failed, by the exception's name.
+        calls, call_seconds: calls of the function that ended since, and how long they took in all.
+        memory: most bytes that the worker's process has had resident.
     """
 
     computed: int = 0
@@ -133,6 +136,10 @@ class Progress:
     bytes_read: int = 0
     resumed: int = 0
     errors: tuple[RowError, ...] = ()
+    kinds: tuple[tuple[str, int], ...] = ()
+    calls: int = 0
+    call_seconds: float = 0.0
+    memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from runner.backfill.flight import Applies, Flight, Results
 from runner.backfill.offsets import NONE, Offsets, contains, intersection, minus, union
 from runner.backfill.open_pass import OpenPass
 from runner.backfill.parts import PartSaver, merged
+from runner.backfill.process import peak_memory
 from runner.backfill.reader import FragmentRows, read
 from runner.backfill.settled import settled_keys, to_bytes
 from runner.backfill.work import Failed, FragmentWork, Pass, Progress, SpanDone, TargetColumn, WorkerEvent
@@ -88,6 +90,7 @@ class _FragmentRun:
         self._row_map = work.row_map(self._settings)
         self._errors: list[RowError] = list(work.errors)
         self._newly_failed = self._bytes_read = 0
+        self._kinds: collections.Counter[str] = collections.Counter()
         self._errors_told = len(self._errors)
         self._failed: list[Offsets] = []
         self._saver = PartSaver(self._staging, work.columns)
@@ -151,8 +154,13 @@ class _FragmentRun:
     def _progress(self, computed: int) -> Progress:
         new = tuple(self._errors[self._errors_told :][:MAX_TOLD_ERRORS])
         width = len(self._columns)
-        made = Progress(computed * width, self._newly_failed * width, self._bytes_read, errors=new)
+        calls, seconds = self._opened.pacer.told()
+        made = Progress(
+            computed * width, self._newly_failed * width, self._bytes_read, errors=new, kinds=tuple(self._kinds.items()),
+            calls=calls, call_seconds=seconds, memory=peak_memory(),
+        )  # fmt: skip
         self._newly_failed = self._bytes_read = 0
+        self._kinds.clear()
         self._errors_told = len(self._errors)
         return made
 
@@ -185,6 +193,7 @@ class _FragmentRun:
     def _note(self, failures: list[Failure], offsets: Offsets, bad: Any) -> None:
         self._failed.append(offsets[bad])
         self._newly_failed += len(bad)
+        self._kinds.update(failure.error for failure in failures)
         room = MAX_KEPT_ERRORS - len(self._errors)
         self._errors.extend(self._row_error(failure, offsets) for failure in failures[:room])
 

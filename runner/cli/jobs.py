@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner.cli.common import AsJson, Database, StorageOptions, exit_codes, open_database
 from runner.cli.contexts import OnExit, Place, Reuse, Stack, TimeToLive, WaitTimeout
+from runner.cli.costs import PricesFile
 
 if TYPE_CHECKING:
     from runner.connection import Connection
@@ -73,12 +75,43 @@ def attach(database: Database, job_id: JobId, as_json: AsJson = False, storage_o
         if not job.done():
             console.say(f"job {record.job_id}: {console.describe(job.progress())}")
         try:
-            with console.following(", ".join(record.columns), job.progress):
+            with console.following(", ".join(record.columns), job):
                 result = job.result()
         except KeyboardInterrupt:
             typer.echo(f"job {record.job_id} goes on", err=True)
             raise SystemExit(130) from None
         typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+@jobs_app.command("report")
+def report(
+    database: Database,
+    job_id: JobId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output. Default: ID.html.")
+    ] = None,
+    prices: PricesFile = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Write what a backfill did as one HTML file: tasks by worker, throughput, stragglers, errors, memory, phases, cost."""
+    from infra.prices import find_prices
+    from runner.errors import BadInput
+
+    with exit_codes():
+        connection = open_database(database, storage_option)
+        record = connection.job(job_id)
+        if prices is not None and record.cluster is None:
+            raise BadInput(f"--prices {prices}: it prices the pods of a cluster, and job {record.job_id} ran on none")
+        page = connection.job_report(record.job_id, find_prices(prices))
+        file = output or Path(f"{record.job_id}.html")
+        if str(file) == "-":
+            typer.echo(page)
+            return
+        try:
+            file.write_text(page, "utf-8")
+        except OSError as exc:
+            raise BadInput(f"--output {file}: cannot be written: {exc.strerror}; name a file in a folder that exists") from None
+        typer.echo(str(file))
 
 
 @jobs_app.command("logs")

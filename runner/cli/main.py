@@ -24,6 +24,7 @@ from runner.cli.plans import EstimateCluster, Sample, print_estimate, print_plan
 from runner.cli.policy import policy_app
 from runner.cli.render import Name, Render, Schedule, print_rendered
 from runner.cli.trees import render as render_tree
+from runner.cli.watch import dashboard, top
 
 if TYPE_CHECKING:
     from runner.table import Table
@@ -211,6 +212,8 @@ def errors(
 
 app.command("package")(package)
 app.command("eks-token")(eks_token)
+app.command("top")(top)
+app.command("dashboard")(dashboard)
 app.command("render")(render_tree)
 app.command("diff")(diff)
 app.command("gitops")(gitops)

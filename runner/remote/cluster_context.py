@@ -26,6 +26,7 @@ from runner.remote.places import Place
 from runner.remote.remote_job import POLL_SECONDS, RemoteJob
 from runner.store import secret_options
 from runner.targets import Request
+from runner.watch import settings
 
 if TYPE_CHECKING:
     from runner.jobs import Handle
@@ -125,6 +126,7 @@ class ClusterContext(Context):
             "uploads": {**self._uploads, "references": self._environment.secrets},
             "renew": self._place.renewal(),
             "python": this_python(),
+            "watch": settings.given(),
         }
         made = _ClusterJob(self._store, self._place, record, wanted)
         self.track(made)
@@ -249,7 +251,6 @@ class _ClusterJob(RemoteJob):
         super().__init__(store, record.job_id, self._look_at_driver, is_certain=True)
         self._is_submitted = False
         self._place, self._record, self._request = place, record, request
-        self._store = store
 
     def start(self) -> Self:
         """Put it on record and start its driver."""

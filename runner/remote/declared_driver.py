@@ -62,12 +62,12 @@ def drive(request: Mapping[str, Any], storage_options: Mapping[str, str], submis
             _run(connection, request, record)
         except (JobCancelled, KeyboardInterrupt) as exc:
             record_failure(records, record.job_id, exc, "CANCELLED")
-            console.say("cancelled; finished work is kept")
+            console.say("cancelled; finished work is kept", job_id=record.job_id)
         except Exception as exc:
             record_failure(records, record.job_id, exc)
             if not isinstance(exc, RunnerError):
                 raise  # a bug, or the function's module, which keeps its traceback
-            print(f"runner: {exc}", file=sys.stderr, flush=True)
+            console.say(str(exc), job_id=record.job_id)
             return 1
     return 0
 
@@ -123,8 +123,8 @@ def _run(connection: Any, request: Mapping[str, Any], record: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         job = Job(table, wanted, context, submitted=record)
-        with console.following(", ".join(wanted.columns), job.progress):
-            console.say(str(job.run_here()))
+        with console.following(", ".join(wanted.columns), job):
+            console.say(str(job.run_here()), job_id=job.job_id)
     finally:
         context.close()
 

@@ -40,6 +40,7 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str, variab
     Args:
         variables: values of the client's environment for what the workers' refers to. Default: the nodes have them.
     """
+    from runner import console
     from runner.connection import Connection
     from runner.errors import RunnerError
     from runner.records import JobRecords
@@ -48,6 +49,7 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str, variab
     records = JobRecords(connection.store.patient())
     request = records.request(job_id)
     connection.allow_pickle = request["allow_pickle"]
+    os.environ.update(request.get("watch", {}))
     with kept_log(records, job_id), _cluster_kept_alive(request.get("renew")):
         try:
             _run(connection, records, job_id, {**request, "uploads": _with_values(request["uploads"], variables or {})})
@@ -55,7 +57,7 @@ def drive(database: str, storage_options: Mapping[str, str], job_id: str, variab
             record_failure(records, job_id, exc)
             if not isinstance(exc, RunnerError):
                 raise  # a bug, which keeps its traceback
-            print(f"runner: {exc}", file=sys.stderr, flush=True)
+            console.say(str(exc), job_id=job_id)
             return 1
     return 0
 
@@ -113,8 +115,8 @@ def _run(connection: Any, records: Any, job_id: str, request: Mapping[str, Any])
     join(context)
     try:
         job = Job(Table(connection, request["table"]), wanted, context, submitted=records.read(job_id))
-        with console.following(", ".join(wanted.columns), job.progress):
-            console.say(str(job.run_here()))
+        with console.following(", ".join(wanted.columns), job):
+            console.say(str(job.run_here()), job_id=job_id)
     finally:
         context.close()
 

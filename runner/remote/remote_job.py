@@ -36,6 +36,7 @@ class RemoteJob:
         self, store: Store, job_id: str, look: Callable[[], str | None] = lambda: None, *, is_certain: bool = False
     ) -> None:
         self.job_id = job_id
+        self._store = store
         self._records = JobRecords(store.patient())
         self._look = look
         self._is_certain = is_certain
@@ -88,6 +89,12 @@ class RemoteJob:
     def cancel(self) -> None:
         """Have it stop within seconds. Finished work is kept, and the next backfill of the column takes it up."""
         self._records.ask_to_cancel(self.job_id)
+
+    def report(self) -> str:
+        """What it did up to some seconds ago, as one HTML file; see `Connection.job_report`."""
+        from runner.connection import Connection
+
+        return Connection(self._store.uri, storage_options=self._store.storage_options).job_report(self.job_id)
 
     def __await__(self) -> Generator[Any, None, BackfillResult]:
         return asyncio.to_thread(self.result).__await__()

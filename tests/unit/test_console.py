@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import datetime as dt
+import json
+
 import pytest
 
 from runner import console
 from runner.backfill.driver import Meter
+from runner.errors import BadInput
+from runner.watch import settings
 
 
 def computing(**counts: int) -> Meter:
@@ -49,7 +54,32 @@ def test_a_line_goes_to_stderr_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "runner: hello\n")
 
 
+def test_a_line_is_json_where_that_is_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFILL_LOG", "json")
+    console.say("hello", job_id="j", rows_done=3)
+    out, line = capsys.readouterr()
+    assert out == ""
+    said = json.loads(line)
+    assert dt.datetime.fromisoformat(said.pop("time")).tzinfo is not None
+    assert said == {"level": "INFO", "logger": "infill", "message": "hello", "job_id": "j", "rows_done": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "known"), [("INFILL_LOG", "yaml", "'text' or 'json'"), ("INFILL_METRICS", "yes", "'0' or '1'")]
+)
+def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, known: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=rf"{name}='{value}': it is {known}, or not set"):
+        settings.given()
+
+
+def test_settings_that_are_given_go_to_drivers_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFILL_METRICS", raising=False)
+    monkeypatch.setenv("INFILL_LOG", "json")
+    assert settings.given() == {"INFILL_LOG": "json"}
+
+
 def test_a_job_shorter_than_a_line_is_followed_silently(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.following("label", Meter):
+    with console.following("label", None):  # type: ignore[arg-type]  # never asked
         pass
     assert capsys.readouterr() == ("", "")

@@ -16,6 +16,8 @@ from runner.backfill.policy import ErrorPolicy
 from runner.backfill.selection import ColumnState
 from runner.backfill.stragglers import Stragglers
 from runner.backfill.work import Failed, FragmentWork, Progress, SpanDone
+from runner.watch.history import DONE, DUPLICATE
+from runner.watch.recorder import Recorder
 
 
 def work(number: int, rows: int) -> FragmentWork:
@@ -131,17 +133,21 @@ WORKS = (work(0, 100), work(1, 100))
 FAST = (False, 0, [Progress(100), staged(WORKS[0], "fast"), TaskDone()])
 
 
-def drive(monkeypatch: pytest.MonkeyPatch, script: list[tuple[bool, int, list[Event]]]) -> tuple[Scripted, Meter, dict[int, str]]:
+def drive(
+    monkeypatch: pytest.MonkeyPatch, script: list[tuple[bool, int, list[Event]]], watcher: Recorder | None = None
+) -> tuple[Scripted, Meter, dict[int, str]]:
     """Run two fragments on two workers; the second one is late as soon as the first one is done."""
     monkeypatch.setattr("runner.backfill.stragglers.SLOW_SECONDS", -1e9)
     executor, meter = Scripted(script), Meter()
     made = plan(*WORKS)
     meter.expect(made)
-    result = Driver(made, executor, meter, ErrorPolicy.parse("skip:50"), threading.Event()).run()
+    policy = ErrorPolicy.parse("skip:50")
+    result = Driver(made, executor, meter, policy, threading.Event(), lambda fragment: None, watcher or Recorder()).run()
     return executor, meter, {fragment.fragment_id: fragment.columns[0].path for fragment in result}
 
 
 def test_the_first_result_is_taken_where_it_is_the_twins(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
     executor, meter, paths = drive(
         monkeypatch,
         [
@@ -149,12 +155,16 @@ def test_the_first_result_is_taken_where_it_is_the_twins(monkeypatch: pytest.Mon
             (False, 1, [Progress(30, failed=1)]),
             (True, 1, [Progress(resumed=20), Progress(79, failed=1), staged(WORKS[1], "twin"), TaskDone()]),
         ],
+        recorder,
     )
     assert paths == {0: "fast", 1: "twin"}
     assert (meter.rows_done, meter.rows_failed, meter.rows_total) == (199, 1, 200)
     assert [task.works[0].fragment_id for task in executor.abandoned] == [1]
     assert executor.abandoned[0].twin_of is None
     assert executor.started[-1].works[0].has_parts, "it goes on from what the slow worker has saved"
+    recorded = recorder.snapshot().tasks
+    assert list(recorded["outcome"]) == [DONE, DUPLICATE, DONE]
+    assert list(recorded["rows"]) == [100, 30, 79]
 
 
 def test_the_first_result_is_taken_where_it_is_the_slow_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +222,7 @@ def test_a_large_last_fragment_is_cut_and_joined(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(executor, "events", events)
     made = plan(*small, large)
-    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event()).run()
+    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event(), lambda fragment: None, Recorder()).run()
     assert sorted(fragment.fragment_id for fragment in result) == [0, 1, 2, 3]
     assert seen[:2] == ["whole", "whole"]
     assert any(isinstance(each, tuple) for each in seen), "what is left is cut once the speed is known"
@@ -289,6 +299,6 @@ def simulated(monkeypatch: pytest.MonkeyPatch, sizes: list[int], seconds_per_row
     executor = Simulated(seconds_per_row)
     monkeypatch.setattr("runner.backfill.driver.Stragglers", lambda rows: Stragglers(rows, executor.clock))
     made = plan(*(work(number, rows) for number, rows in enumerate(sizes)))
-    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event()).run()
+    result = Driver(made, executor, Meter(), ErrorPolicy.parse("fail"), threading.Event(), lambda fragment: None, Recorder()).run()
     assert sorted(fragment.fragment_id for fragment in result) == list(range(len(sizes)))
     return executor
