@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -16,6 +17,7 @@ from runner.watch import settings
 
 GROWN_WORKERS = 32
 """That a cluster of unknown bounds is taken to grow to: an autoscaler adds nodes only for tasks that wait."""
+DEATH_SECONDS = 5.0  # that a killed worker is waited for
 
 
 @dataclass(eq=False)
@@ -210,6 +212,7 @@ class RayExecutor:
         stream = next(stream for stream, (_, running) in self._running.items() if running is task)
         actor, _ = self._running.pop(stream)
         self._pool.discard(actor)
+        _wait_until_dead(stream)  # or it would stage what nobody takes up or clears away
 
     def close(self) -> None:
         for actor, _ in self._running.values():
@@ -223,3 +226,13 @@ def cause(exc: BaseException) -> str:
     """What Ray says of a dead actor, without its ids and its advice on Ray."""
     lines = [line for line in str(exc).splitlines() if line.strip() and not line.startswith("\t")]
     return " ".join(lines).partition(" Some common causes include:")[0].rstrip(" .")
+
+
+def _wait_until_dead(stream: Any) -> None:
+    """Take what a killed worker still tells, up to its death; not for ever, as its node may be gone."""
+    import ray
+
+    end = time.monotonic() + DEATH_SECONDS
+    with contextlib.suppress(StopIteration, ray.exceptions.RayError):
+        while ray.wait([stream], timeout=max(0.0, end - time.monotonic()))[0]:
+            ray.get(next(stream))
