@@ -122,13 +122,15 @@ def test_the_api_server_takes_every_file_of_the_trees(api: Api, namespace: str, 
 def test_from_a_pull_request_to_what_runs(repository: Repository, namespace: str) -> None:
     """Previewed, brought up by the merge, found as declared; a change is told before it is made; a file less, a cluster less."""
     previewed = repository.workflow("pull_request")
-    assert list(previewed) == ["Kubeconfig", "Policy", "Preview", "Comment"]
+    assert list(previewed) == ["Kubeconfig", "Policy", "Preview", "Cost", "Comment"]
     assert previewed["Policy"] == "2 clusters keep to policy.yaml\n"
     assert "infill|local|" in previewed["Preview"]  # the pack has run
     temp = repository.folder.parent
     assert (temp / "asked").read_text().startswith("pr comment 7 --edit-last --create-if-none")
     assert "What `pulumi up` of `production` would change:" in (temp / "comment").read_text()
     assert "+ kubernetes:ray.io/v1:RayCluster: (create)" in (temp / "comment").read_text()
+    assert previewed["Cost"].count("USD an hour") == 2
+    assert previewed["Cost"] in (temp / "comment").read_text()
     assert [line.split()[:2] for line in told(repository.workflow("schedule", ok=(1,)), namespace)[:4]] == [
         ["RayCluster", "images"],
         ["NetworkPolicy", "images"],

@@ -57,6 +57,7 @@ def test_the_workflow_previews_a_pull_request_and_ups_a_merge(tmp_path: Path) ->
         "Kubeconfig": "always",
         "Policy": "always",
         "Preview": "github.event_name == 'pull_request'",
+        "Cost": "github.event_name == 'pull_request'",
         "Comment": "github.event_name == 'pull_request'",
         "Up": "github.event_name == 'push'",
         "Diff": "github.event_name != 'pull_request'",
