@@ -31,7 +31,12 @@ class ReadTags:
         """Tag a version."""
         name = f"infill-{self._job_id}-{len(self._held)}"
         with refused("tag a version of", self._dataset.uri):
-            self._dataset.tags.create(name, version)
+            try:
+                self._dataset.tags.create(name, version)
+            except ValueError as exc:
+                # Where the answer of the storage is lost, Lance asks again and meets its own tag: nobody else's has this name.
+                if "already exists" not in str(exc):
+                    raise
         self._held.append(name)
 
     def release(self, *, keep_last: bool = False) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner import Connection, udf
+from runner.read_tags import ReadTags
 from tests.e2e.helpers import ROOT, Gate, append, calls, files, log_call, make_table, numbers, pass_gate, run, run_script, values
 
 
@@ -131,6 +132,18 @@ def test_a_living_jobs_tag_is_left_alone(inline: Connection, gate: Gate) -> None
         gate.open()
     job.result(60)
     assert set(table.to_lance().tags.list()) == {"release"}
+
+
+def test_a_tag_that_was_made_though_the_answer_was_lost_is_held(inline: Connection) -> None:
+    table = make_table(inline, 5)
+    asked, asked_again = (ReadTags(inline.store, table.to_lance(), "t", "20260101-000000-0000000") for _ in range(2))
+    asked.hold(1)
+    asked_again.hold(1)
+    assert {name: tag["version"] for name, tag in table.to_lance().tags.list().items()} == {"infill-20260101-000000-0000000-0": 1}
+    asked_again.release()
+    assert table.to_lance().tags.list() == {}
+    with pytest.raises(ValueError, match="77"):
+        asked_again.hold(77)
 
 
 def test_the_tag_goes_with_a_job_that_fails(inline: Connection) -> None:
