@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.backfill_spec import BackfillSpec
 from infra.errors import BadSpec
-from infra.files import read_yaml, yaml_files
+from infra.files import read_named, read_yaml
 from infra.spec import ClusterSpec, KubeRayClusterSpec
 
 
@@ -31,20 +31,7 @@ def read_backfills(folder: str | Path) -> dict[str, tuple[BackfillSpec, Path]]:
     Raises:
         BadSpec: no such folder; every problem of every file; a name that two files use.
     """
-    found: dict[str, tuple[BackfillSpec, Path]] = {}
-    problems = []
-    for file in yaml_files(folder, "backfills"):
-        try:
-            spec = read_backfill(file)
-        except BadSpec as exc:
-            problems.append(str(exc))
-            continue
-        if spec.name in found:
-            problems.append(f"{file}: name: {spec.name!r} is that of {found[spec.name][1]} too; a backfill is known by its name")
-        found[spec.name] = spec, file
-    if problems:
-        raise BadSpec("\n".join(problems))
-    return found
+    return read_named(folder, "backfill", read_backfill)
 
 
 def cluster_of(spec: BackfillSpec, clusters: Mapping[str, ClusterSpec], made: Iterable[str] | None = None) -> KubeRayClusterSpec:

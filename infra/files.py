@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import yaml
 
@@ -60,21 +61,37 @@ def read_folder(folder: str | Path) -> dict[str, ClusterSpec]:
     Raises:
         BadSpec: every problem of every file; a name that two files use.
     """
-    specs: dict[str, ClusterSpec] = {}
-    homes: dict[str, Path] = {}
+    return {name: spec for name, (spec, _) in read_named(folder, "cluster", read_spec).items()}
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Spec = TypeVar("_Spec", bound=_Named)
+
+
+def read_named(folder: str | Path, what: str, read: Callable[[Path], _Spec]) -> dict[str, tuple[_Spec, Path]]:
+    """What `read` makes of each ``*.yaml`` and ``*.yml`` file of a folder, by name, each with its file.
+
+    Raises:
+        BadSpec: no such folder; every problem of every file; a name that two files use.
+    """
+    found: dict[str, tuple[_Spec, Path]] = {}
     problems = []
-    for file in yaml_files(folder, "clusters"):
+    for file in yaml_files(folder, f"{what}s"):
         try:
-            spec = read_spec(file)
+            spec = read(file)
         except BadSpec as exc:
             problems.append(str(exc))
             continue
-        if spec.name in specs:
-            problems.append(f"{file}: name: {spec.name!r} is that of {homes[spec.name]} too; a cluster is known by its name")
-        specs[spec.name], homes[spec.name] = spec, file
+        if spec.name in found:
+            problems.append(f"{file}: name: {spec.name!r} is that of {found[spec.name][1]} too; a {what} is known by its name")
+        found[spec.name] = spec, file
     if problems:
         raise BadSpec("\n".join(problems))
-    return specs
+    return found
 
 
 def to_yaml(data: Any) -> str:
